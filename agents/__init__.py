@@ -1,0 +1,1 @@
+"""Recurrent agents for Stable-Baselines3."""

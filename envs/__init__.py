@@ -1,0 +1,1 @@
+"""The invisible-goal maze."""

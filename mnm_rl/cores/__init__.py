@@ -1,0 +1,51 @@
+"""Recurrent memories behind one interface; a new one is a file beside `mnm.py` and a line in `CORES`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from mnm_rl.cores.base import CoreOutput, MemoryCore, detach_state, reset_state
+from mnm_rl.cores.mnm import MNMCore
+from mnm_rl.cores.recurrent import GRUCore, LSTMCore
+
+CORES: dict[str, tuple[type[MemoryCore], dict[str, Any]]] = {
+    "mnm-p": (MNMCore, {"write_rule": "local"}),
+    "mnm-g": (MNMCore, {"write_rule": "gradient"}),
+    "lstm": (LSTMCore, {}),
+    "gru": (GRUCore, {}),
+}
+"""Name -> (class, settings that the name fixes)."""
+
+
+def make_core(name: str, input_size: int, **settings: Any) -> MemoryCore:
+    """Build a core by its name.
+
+    Args:
+        name: a key of :data:`CORES`.
+        input_size: size of the vector that the core gets at every step.
+        settings: fields of the core's config dataclass that differ from the defaults.
+
+    Raises:
+        ValueError: unknown name, or a setting with a value that is not allowed.
+        TypeError: unknown setting.
+    """
+    core_class, config = core_config(name, **settings)
+    return core_class(input_size, config)
+
+
+def core_config(name: str, **settings: Any) -> tuple[type, Any]:
+    """The class of a core and its config dataclass, checked, without building the core."""
+    if name not in CORES:
+        raise ValueError(f"Unknown core {name!r}; known cores: {', '.join(CORES)}.")
+    core_class, fixed = CORES[name]
+    config_class: Any = core_class.config_class  # pyright: ignore[reportAttributeAccessIssue]
+    known = [field.name for field in dataclasses.fields(config_class)]
+    unknown = [key for key in settings if key not in known or key in fixed]
+    if unknown:
+        allowed = ", ".join(key for key in known if key not in fixed)
+        raise TypeError(f"Core {name!r} has no setting {', '.join(unknown)}; its settings: {allowed}.")
+    return core_class, config_class(**{**settings, **fixed})
+
+
+__all__ = ["CORES", "CoreOutput", "MemoryCore", "core_config", "detach_state", "make_core", "reset_state"]

@@ -1,0 +1,261 @@
+"""The metalearned neural memory: an LSTM that reads and rewrites a small network at every step.
+
+Munkhdalai et al. 2019, Figure 1 and section 3. This is the plain form, by the equations.
+
+Dimensions: ``T`` time, ``B`` batch, ``I`` input size, ``H`` heads, ``L`` memory layers of widths ``D_l``,
+``N`` recall delays; sizes ``d_h`` controller, ``d_k`` key, ``d_v`` value, ``d_o`` output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+
+from mnm_rl.cores.base import CoreOutput, MemoryCore, reset_state, steps_with_resets
+from mnm_rl.memory import (
+    Normalization,
+    OutputActivation,
+    gradient_write,
+    join_weights,
+    local_write,
+    meta_objective,
+    random_weights,
+    recall,
+    split_weights,
+)
+
+WriteRule = Literal["local", "gradient"]
+
+
+@dataclass(frozen=True)
+class MNMConfig:
+    """Settings of the ``mnm-p`` and ``mnm-g`` cores."""
+
+    write_rule: WriteRule = "local"
+    """``local`` (Eq. 4) is MNM-p, ``gradient`` (Eq. 3) is MNM-g."""
+    hidden_size: int = 200
+    """d_h, width of the controller."""
+    output_size: int | None = None
+    """d_o, size of the output y_t; the controller's width if not given."""
+    key_size: int = 100
+    """d_k."""
+    value_size: int = 100
+    """d_v."""
+    memory_widths: tuple[int, ...] = (100, 100)
+    """D_1 ... D_{L-1}, the memory's layers before the last, which has width d_v."""
+    heads: int = 1
+    """H, reads and writes per step."""
+    rate_per_layer: bool = False
+    """One rate beta for each memory layer (Eq. 4) instead of one for all."""
+    normalization: Normalization = "squared-norm"
+    """How writes are scaled; ``none`` gives the paper's formulas as printed."""
+    output_activation: OutputActivation = "identity"
+    """Nonlinearity of the memory's last layer; the others use tanh."""
+    recall_weights: tuple[float, ...] = (1.0,)
+    """lambda_tau of Eq. 5 for the recall delays tau = 0, 1, ...; the paper uses tau = 0 only."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "memory_widths", tuple(self.memory_widths))
+        object.__setattr__(self, "recall_weights", tuple(self.recall_weights))
+        for name in ("hidden_size", "key_size", "value_size", "heads"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _require(
+            self.output_size is None or self.output_size >= 1, "output_size", self.output_size, "at least 1"
+        )
+        _require(
+            min(self.memory_widths, default=1) >= 1, "memory_widths", self.memory_widths, "all at least 1"
+        )
+        _require(len(self.recall_weights) >= 1, "recall_weights", self.recall_weights, "at least one number")
+        for name, allowed in (
+            ("write_rule", WriteRule),
+            ("normalization", Normalization),
+            ("output_activation", OutputActivation),
+        ):
+            value = getattr(self, name)
+            _require(value in get_args(allowed), name, repr(value), f"one of {', '.join(get_args(allowed))}")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """D_0 ... D_L, from the key to the value."""
+        return (self.key_size, *self.memory_widths, self.value_size)
+
+
+class MNMState(NamedTuple):
+    """What an MNM core carries from step to step."""
+
+    hidden: Tensor
+    """h, ``[B, d_h]``."""
+    cell: Tensor
+    """The controller's cell state, ``[B, d_h]``."""
+    read_value: Tensor
+    """v^r of the last step, ``[B, d_v]``."""
+    memory: Tensor
+    """phi, the weights of all memory layers, ``[B, sum D_l * D_{l-1}]``."""
+    recent_keys: Tensor
+    """Write keys of the steps that a recall delay still reaches, the latest first, ``[B, N - 1, H, d_k]``."""
+    recent_values: Tensor
+    """Their target values, ``[B, N - 1, H, d_v]``."""
+
+
+class Interaction(NamedTuple):
+    """The interaction vectors of one step (Eq. 1)."""
+
+    read_keys: Tensor
+    """k^r, ``[B, H, d_k]``."""
+    write_keys: Tensor
+    """k^w, ``[B, H, d_k]``."""
+    write_values: Tensor
+    """v^w, ``[B, H, d_v]``."""
+    rates: Tensor
+    """beta in [0, 1], ``[B, 1]`` or one per layer ``[B, L]``."""
+
+
+class MNMCore(MemoryCore[MNMState]):
+    """Metalearned neural memory (Munkhdalai et al. 2019).
+
+    A step takes the input and the last read value into the controller, emits interaction vectors, writes to
+    the memory, reads from the memory as it is after the write, and puts out
+    ``y_t = W_y [h_t; v_t^r] + b_y``.
+
+    Args:
+        input_size: ``I``.
+        config: all other settings.
+    """
+
+    config_class = MNMConfig
+    initial_memory: Tensor
+    recall_weights: Tensor
+
+    def __init__(self, input_size: int, config: MNMConfig | None = None):
+        super().__init__()
+        self.config = config = config or MNMConfig()
+        self.input_size = input_size
+        self.output_size = config.output_size or config.hidden_size
+        layers = len(config.widths) - 1
+        self._interaction_sizes = [
+            config.heads * config.key_size,
+            config.heads * config.key_size,
+            config.heads * config.value_size,
+            config.key_size,
+        ]
+        self.controller = nn.LSTMCell(input_size + config.value_size, config.hidden_size)
+        self.interaction = nn.Linear(config.hidden_size, sum(self._interaction_sizes))
+        self.rate = nn.Linear(config.key_size, layers if config.rate_per_layer else 1)
+        self.output = nn.Linear(config.hidden_size + config.value_size, self.output_size)
+        if config.write_rule == "local":
+            self.feedback = nn.Linear(config.value_size, sum(config.widths[1:]))
+        # The same for all examples and not trained: the paper found that training it overfits (section 3.5).
+        self.register_buffer("initial_memory", random_weights(config.widths))
+        self.register_buffer("recall_weights", torch.tensor(config.recall_weights), persistent=False)
+
+    def initial_state(self, batch_size: int) -> MNMState:
+        """Zeros, and the fixed random memory."""
+        config = self.config
+        zeros = self.initial_memory.new_zeros
+        past = len(config.recall_weights) - 1
+        return MNMState(
+            hidden=zeros(batch_size, config.hidden_size),
+            cell=zeros(batch_size, config.hidden_size),
+            read_value=zeros(batch_size, config.value_size),
+            memory=self.initial_memory.expand(batch_size, -1),
+            # The memory maps a zero key to a zero value, so that these add nothing to the meta loss.
+            recent_keys=zeros(batch_size, past, config.heads, config.key_size),
+            recent_values=zeros(batch_size, past, config.heads, config.value_size),
+        )
+
+    def forward(
+        self,
+        inputs: Tensor,
+        state: MNMState | None = None,
+        resets: Tensor | None = None,
+        *,
+        record: bool = False,
+    ) -> CoreOutput[MNMState]:
+        """See :meth:`MemoryCore.forward`."""
+        self._check_inputs(inputs, resets)
+        initial = self.initial_state(inputs.shape[1])
+        state = initial if state is None else state
+        weights = split_weights(state.memory, self.config.widths)
+        controls, meta_losses, traces = [], [], []
+        any_reset = steps_with_resets(resets, inputs.shape[0])
+        for t, x in enumerate(inputs.unbind(0)):
+            if resets is not None and any_reset[t]:
+                state = reset_state(state._replace(memory=join_weights(weights)), initial, resets[t])
+                weights = split_weights(state.memory, self.config.widths)
+            hidden, cell = self.controller(torch.cat([x, state.read_value], 1), (state.hidden, state.cell))
+            vectors = self.interaction_vectors(hidden)
+            old_weights, weights = weights, self.write(weights, vectors)
+            read_values, meta_loss, keys, values = self._read(weights, vectors, state)
+            state = MNMState(hidden, cell, read_values.mean(1), state.memory, keys[:, :-1], values[:, :-1])
+            controls.append(torch.cat([hidden, state.read_value], 1))
+            meta_losses.append(meta_loss)
+            if record:
+                traces.append(_trace(vectors, read_values, old_weights, weights))
+        outputs = self.output(torch.stack(controls))
+        state = state._replace(memory=join_weights(weights))
+        return CoreOutput(outputs, state, torch.stack(meta_losses), _stack(traces) if record else None)
+
+    def interaction_vectors(self, hidden: Tensor) -> Interaction:
+        """Eq. 1, and the rate vector's projection to a number; ``hidden`` is ``[B, d_h]``."""
+        vectors = torch.tanh(self.interaction(hidden))
+        read_keys, write_keys, write_values, rate = vectors.split(self._interaction_sizes, dim=1)
+        heads = (self.config.heads, -1)
+        return Interaction(
+            read_keys.unflatten(1, heads),
+            write_keys.unflatten(1, heads),
+            write_values.unflatten(1, heads),
+            torch.sigmoid(self.rate(rate)),
+        )
+
+    def write(self, weights: Sequence[Tensor], vectors: Interaction) -> list[Tensor]:
+        """The memory after the write, by Eq. 3 or Eq. 4."""
+        config = self.config
+        if config.write_rule == "gradient":
+            targets, rule = vectors.write_values, gradient_write
+        else:
+            targets, rule = self.predicted_activations(vectors.write_values), local_write
+        return rule(
+            weights,
+            vectors.write_keys,
+            targets,  # pyright: ignore[reportArgumentType]
+            vectors.rates,
+            config.normalization,
+            config.output_activation,
+        )
+
+    def predicted_activations(self, values: Tensor) -> list[Tensor]:
+        """The feedback prediction q_psi^l of section 3.4: from ``[B, H, d_v]`` to z'^1 ... z'^L."""
+        return list(self.feedback(values).split(self.config.widths[1:], dim=2))
+
+    def _read(
+        self, weights: Sequence[Tensor], vectors: Interaction, state: MNMState
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Values at the read keys, and the meta loss, from one pass through the memory."""
+        keys = torch.cat([vectors.write_keys.unsqueeze(1), state.recent_keys], 1)
+        values = torch.cat([vectors.write_values.unsqueeze(1), state.recent_values], 1)
+        all_keys = torch.cat([vectors.read_keys, keys.flatten(1, 2)], 1)
+        recalled = recall(weights, all_keys, self.config.output_activation)
+        read_values, written = recalled.tensor_split([self.config.heads], dim=1)
+        meta_loss = meta_objective(written.unflatten(1, keys.shape[1:3]), values, self.recall_weights)
+        return read_values, meta_loss, keys, values
+
+
+def _trace(
+    vectors: Interaction, read_values: Tensor, old: Sequence[Tensor], new: Sequence[Tensor]
+) -> dict[str, Tensor]:
+    """One step's record: interaction vectors, read values ``[B, H, d_v]``, write sizes ``[B, L]``."""
+    sizes = [torch.linalg.matrix_norm(after - before) for before, after in zip(old, new, strict=True)]
+    return {**vectors._asdict(), "read_values": read_values, "write_sizes": torch.stack(sizes, 1)}
+
+
+def _stack(traces: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([trace[name] for trace in traces]) for name in traces[0]}
+
+
+def _require(condition: bool, name: str, value: object, allowed: str) -> None:
+    if not condition:
+        raise ValueError(f"{name} must be {allowed}, got {value}.")

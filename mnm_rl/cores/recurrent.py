@@ -1,0 +1,144 @@
+"""Cores without a memory of their own, around torch's fused recurrent layers: the baselines.
+
+Dimensions: ``T`` time, ``B`` batch, ``I`` input size, ``D`` hidden size.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from mnm_rl.cores.base import CoreOutput, MemoryCore, reset_state, steps_with_resets
+
+
+@dataclass(frozen=True)
+class RecurrentConfig:
+    """Settings of the ``lstm`` and ``gru`` cores."""
+
+    hidden_size: int = 200
+    """Width of the hidden state."""
+
+    def __post_init__(self) -> None:
+        if self.hidden_size < 1:
+            raise ValueError(f"hidden_size must be at least 1, got {self.hidden_size}.")
+
+
+class LSTMState(NamedTuple):
+    """Hidden and cell state, both ``[B, D]``."""
+
+    hidden: Tensor
+    cell: Tensor
+
+
+class GRUState(NamedTuple):
+    """Hidden state ``[B, D]``."""
+
+    hidden: Tensor
+
+
+StateT = TypeVar("StateT", LSTMState, GRUState)
+
+
+class _RecurrentCore(MemoryCore[StateT]):
+    """What the two cores share; the output is the hidden state."""
+
+    config_class = RecurrentConfig
+    layer: nn.RNNBase
+
+    def __init__(self, input_size: int, config: RecurrentConfig | None = None):
+        super().__init__()
+        self.config = config or RecurrentConfig()
+        self.input_size = input_size
+        self.output_size = self.config.hidden_size
+
+    @abstractmethod
+    def _run(self, inputs: Tensor, state: StateT) -> tuple[Tensor, StateT]:
+        """A sequence ``[T, B, I]`` without resets, by the fused layer."""
+
+    @abstractmethod
+    def _run_cell(self, inputs: Tensor, state: StateT) -> StateT:
+        """One step ``[B, I]``, half the cost of a sequence of one."""
+
+    def forward(
+        self,
+        inputs: Tensor,
+        state: StateT | None = None,
+        resets: Tensor | None = None,
+        *,
+        record: bool = False,
+    ) -> CoreOutput[StateT]:
+        """See :meth:`MemoryCore.forward`."""
+        self._check_inputs(inputs, resets)
+        initial = self.initial_state(inputs.shape[1])
+        state = initial if state is None else state
+        outputs = []
+        for start, stop in _segments(resets, inputs.shape[0]):
+            if resets is not None:
+                state = reset_state(state, initial, resets[start])
+            segment, state = self._run(inputs[start:stop], state)
+            outputs.append(segment)
+        meta_loss = inputs.new_zeros(inputs.shape[:2])
+        return CoreOutput(torch.cat(outputs), state, meta_loss, {} if record else None)
+
+    def step(
+        self, inputs: Tensor, state: StateT | None = None, resets: Tensor | None = None
+    ) -> tuple[Tensor, StateT]:
+        """See :meth:`MemoryCore.step`."""
+        self._check_inputs(inputs.unsqueeze(0), None if resets is None else resets.unsqueeze(0))
+        state = self.initial_state(len(inputs)) if state is None else state
+        if resets is not None and resets.any():
+            state = reset_state(state, self.initial_state(len(inputs)), resets)
+        state = self._run_cell(inputs, state)
+        return state.hidden, state
+
+    def _zeros(self, batch_size: int) -> Tensor:
+        return self.layer.all_weights[0][0].new_zeros(batch_size, self.output_size)
+
+
+class LSTMCore(_RecurrentCore[LSTMState]):
+    """A single-layer LSTM (Hochreiter & Schmidhuber 1997); its output is the hidden state."""
+
+    def __init__(self, input_size: int, config: RecurrentConfig | None = None):
+        super().__init__(input_size, config)
+        self.layer = nn.LSTM(input_size, self.output_size)
+
+    def initial_state(self, batch_size: int) -> LSTMState:
+        """Zeros."""
+        return LSTMState(self._zeros(batch_size), self._zeros(batch_size))
+
+    def _run(self, inputs: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
+        outputs, (hidden, cell) = self.layer(inputs, (state.hidden.unsqueeze(0), state.cell.unsqueeze(0)))
+        return outputs, LSTMState(hidden[0], cell[0])
+
+    def _run_cell(self, inputs: Tensor, state: LSTMState) -> LSTMState:
+        return LSTMState(*torch.lstm_cell(inputs, state, *self.layer.all_weights[0]))
+
+
+class GRUCore(_RecurrentCore[GRUState]):
+    """A single-layer gated recurrent unit (Cho et al. 2014); its output is the hidden state."""
+
+    def __init__(self, input_size: int, config: RecurrentConfig | None = None):
+        super().__init__(input_size, config)
+        self.layer = nn.GRU(input_size, self.output_size)
+
+    def initial_state(self, batch_size: int) -> GRUState:
+        """Zeros."""
+        return GRUState(self._zeros(batch_size))
+
+    def _run(self, inputs: Tensor, state: GRUState) -> tuple[Tensor, GRUState]:
+        outputs, hidden = self.layer(inputs, state.hidden.unsqueeze(0))
+        return outputs, GRUState(hidden[0])
+
+    def _run_cell(self, inputs: Tensor, state: GRUState) -> GRUState:
+        return GRUState(torch.gru_cell(inputs, state.hidden, *self.layer.all_weights[0]))
+
+
+def _segments(resets: Tensor | None, length: int) -> list[tuple[int, int]]:
+    """Cut ``length`` steps where any example is reset, so that fused layers run in between."""
+    any_reset = steps_with_resets(resets, length)
+    starts = [0] + [t for t in range(1, length) if any_reset[t]]
+    return list(zip(starts, [*starts[1:], length], strict=True))

@@ -1,0 +1,28 @@
+"""The neural memory: a network that is read by running it and written by changing its weights."""
+
+from mnm_rl.memory.function import (
+    OutputActivation,
+    activations,
+    join_weights,
+    layer_sizes,
+    random_weights,
+    recall,
+    split_weights,
+)
+from mnm_rl.memory.loss import memory_objective, meta_objective
+from mnm_rl.memory.writes import Normalization, gradient_write, local_write
+
+__all__ = [
+    "Normalization",
+    "OutputActivation",
+    "activations",
+    "gradient_write",
+    "join_weights",
+    "layer_sizes",
+    "local_write",
+    "memory_objective",
+    "meta_objective",
+    "random_weights",
+    "recall",
+    "split_weights",
+]

@@ -1,0 +1,118 @@
+"""The two write rules of the memory: a gradient step (Eq. 3) and a learned local update (Eq. 4).
+
+Munkhdalai et al. 2019, sections 3.3 and 3.4. Both change every layer by a sum of outer products, one per
+head,
+
+    M^l  <-  M^l - beta^l * sum_h c_h * error_h * (z_h^{l-1})^T,
+
+and differ only in the error. ``c_h`` is the normalisation of the write.
+
+Dimensions: ``B`` batch, ``H`` heads, ``L`` layers, ``D_l`` width of layer l (``D_0`` = d_k, ``D_L`` = d_v).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mnm_rl.memory.function import OutputActivation, activations
+
+Normalization = Literal["squared-norm", "width", "none"]
+"""How the sum of outer products is scaled.
+
+* ``"squared-norm"``: ``c_h = 1 / (H (|z_h^{l-1}|^2 + 1))``, the normalised least-mean-squares rule. A write
+  never goes beyond its target, whatever the size of the activations.
+* ``"width"``: ``c_h = 2 / (H D)`` with the width ``D`` of the layer that the error belongs to, as in public
+  ports of MNM-p; for the gradient write ``D`` = d_v, so that Eq. 2 is a mean over the value as in Eq. 9.
+* ``"none"``: the paper's formulas as printed, averaged over heads: ``1 / H`` for Eq. 4, ``2 / H`` for Eq. 3.
+"""
+
+
+def gradient_write(
+    weights: Sequence[Tensor],
+    keys: Tensor,
+    values: Tensor,
+    rates: Tensor,
+    normalization: Normalization,
+    output_activation: OutputActivation,
+) -> list[Tensor]:
+    """One step of gradient descent on the memory objective (Eq. 2, 3), written out by hand.
+
+    Args:
+        weights: M^1 ... M^L, each ``[B, D_l, D_{l-1}]``.
+        keys: write keys ``[B, H, d_k]``.
+        values: target values ``[B, H, d_v]``.
+        rates: beta in [0, 1], ``[B, 1]`` or one per layer ``[B, L]``.
+        normalization: scale of the write.
+        output_activation: nonlinearity of the last layer.
+
+    Returns:
+        the new weights.
+    """
+    layers = activations(weights, keys, output_activation)
+    error = layers[-1] - values
+    if output_activation == "tanh":
+        error = error * (1 - layers[-1].square())
+    errors = [error]
+    for weight, layer in zip(reversed(weights[1:]), reversed(layers[1:-1]), strict=True):
+        errors.insert(0, (errors[0] @ weight) * (1 - layer.square()))
+    scales = [_scale(z, normalization, width=values.shape[2], plain=2.0) for z in layers[:-1]]
+    return _apply(weights, errors, layers[:-1], scales, rates)
+
+
+def local_write(
+    weights: Sequence[Tensor],
+    keys: Tensor,
+    targets: Sequence[Tensor],
+    rates: Tensor,
+    normalization: Normalization,
+    output_activation: OutputActivation,
+) -> list[Tensor]:
+    """The perceptron rule in every layer at once, towards predicted activations (Eq. 4).
+
+    Args:
+        weights: M^1 ... M^L, each ``[B, D_l, D_{l-1}]``.
+        keys: write keys ``[B, H, d_k]``.
+        targets: the activations z'^1 ... z'^L that the feedback prediction q_psi expects, ``[B, H, D_l]``.
+        rates: beta in [0, 1], ``[B, 1]`` or one per layer ``[B, L]``.
+        normalization: scale of the write.
+        output_activation: nonlinearity of the last layer.
+
+    Returns:
+        the new weights.
+    """
+    layers = activations(weights, keys, output_activation)
+    errors = [z - target for z, target in zip(layers[1:], targets, strict=True)]
+    scales = [
+        _scale(z, normalization, width=error.shape[2], plain=1.0)
+        for z, error in zip(layers[:-1], errors, strict=True)
+    ]
+    return _apply(weights, errors, layers[:-1], scales, rates)
+
+
+def _scale(inputs: Tensor, normalization: Normalization, width: int, plain: float) -> Tensor | float:
+    """``c_h``, as a number or ``[B, H, 1]``."""
+    heads = inputs.shape[1]
+    if normalization == "squared-norm":
+        return 1 / (heads * (inputs.square().sum(2, keepdim=True) + 1))
+    if normalization == "width":
+        return 2 / (heads * width)
+    return plain / heads
+
+
+def _apply(
+    weights: Sequence[Tensor],
+    errors: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    scales: Sequence[Tensor | float],
+    rates: Tensor,
+) -> list[Tensor]:
+    """``M^l - beta^l * sum_h c_h * error_h * (z_h^{l-1})^T`` for every layer."""
+    betas = rates.expand(-1, len(weights)).unbind(1)
+    return [
+        torch.baddbmm(weight, (beta[:, None, None] * scale * error).mT, z, alpha=-1)
+        for weight, error, z, scale, beta in zip(weights, errors, inputs, scales, betas, strict=True)
+    ]

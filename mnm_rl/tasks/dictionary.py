@@ -1,0 +1,86 @@
+"""Dictionary inference: translate an unseen word after a few examples (Munkhdalai et al. 2019, section 4.1).
+
+Dimensions: ``T`` time, ``B`` batch, ``k`` support pairs, ``l`` letters in a word.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mnm_rl.tasks.base import Batch, random_subset
+
+LETTERS = 26
+END_OF_WORD, END_OF_PAIR, END_OF_SUPPORT, ANSWER = range(LETTERS, LETTERS + 4)
+
+INSTANCES = {1: (4, 1), 2: (8, 4), 3: (12, 8), 4: (16, 12)}
+"""The paper's four instances: number -> (support pairs k, letters l)."""
+
+
+@dataclass(frozen=True)
+class DictionaryTask:
+    """Each episode splits the 26 letters into two random halves and maps one to the other at random.
+
+    ``k`` words of the first half are shown with their translations, then a query word, of which every letter
+    has been shown but which is itself new; its translation is to be predicted at ``l`` answer symbols:
+
+        word END_OF_WORD translation END_OF_PAIR  (k times)  END_OF_SUPPORT word END_OF_WORD ANSWER ... ANSWER
+
+    With words of a single letter no query can be both new and made of shown letters; there it is shown.
+    """
+
+    support_size: int = 8
+    """k."""
+    length: int = 4
+    """l."""
+
+    def __post_init__(self) -> None:
+        for name in ("support_size", "length"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+
+    @property
+    def symbols(self) -> int:
+        """Number of input and output symbols."""
+        return LETTERS + 4
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
+        """Draw ``batch_size`` episodes of ``T = (k + 1) (2 l + 2)`` symbols."""
+        k, length = self.support_size, self.length
+        letters = torch.rand(batch_size, LETTERS, generator=generator).argsort(1)
+        source, translation = letters.split(LETTERS // 2, dim=1)
+        support, query = self._draw_words(batch_size, generator)
+        words = torch.cat([support, query.unsqueeze(1)], 1).flatten(1)
+        shown = source.gather(1, words).view(batch_size, k + 1, length)
+        answers = translation.gather(1, words).view(batch_size, k + 1, length)
+        pairs = torch.cat([_pad(shown, END_OF_WORD), _pad(answers, END_OF_PAIR)], 2)
+        pairs[:, k, length + 1 : 2 * length + 1] = ANSWER
+        end = torch.full((batch_size, 1), END_OF_SUPPORT)
+        inputs = torch.cat([pairs[:, :k].flatten(1), end, pairs[:, k, :-1]], 1)
+        targets = inputs.clone()
+        targets[:, -length:] = answers[:, k]
+        return Batch(inputs.T.contiguous(), targets.T.contiguous(), (inputs == ANSWER).T.contiguous())
+
+    def _draw_words(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Support ``[B, k, l]`` and query ``[B, l]``, as positions in the first half of the letters."""
+        half = LETTERS // 2
+        support = torch.randint(half, (batch_size, self.support_size, self.length), generator=generator)
+        query = self._draw_query(support, generator)
+        # A query is drawn again until it is new; where that cannot be (all letters alike), so is the support.
+        while self.length > 1 and (seen := (support == query.unsqueeze(1)).all(2).any(1)).any():
+            stuck = seen & (support == support[:, :1, :1]).flatten(1).all(1)
+            fresh = torch.randint(half, support.shape, generator=generator)
+            support = torch.where(stuck[:, None, None], fresh, support)
+            query = torch.where(seen.unsqueeze(1), self._draw_query(support, generator), query)
+        return support, query
+
+    def _draw_query(self, support: Tensor, generator: torch.Generator) -> Tensor:
+        shown = torch.zeros(len(support), LETTERS // 2, dtype=torch.bool)
+        shown.scatter_(1, support.flatten(1), torch.ones((), dtype=torch.bool).expand_as(support.flatten(1)))
+        return random_subset(shown, self.length, generator)
+
+
+def _pad(words: Tensor, symbol: int) -> Tensor:
+    return torch.cat([words, torch.full_like(words[..., :1], symbol)], -1)

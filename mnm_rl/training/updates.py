@@ -1,0 +1,94 @@
+"""A parameter update that a non-finite loss or gradient cannot get through."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+class NonFiniteError(RuntimeError):
+    """Too many updates in a row had a loss or gradient that is not finite."""
+
+
+class UpdateInfo(NamedTuple):
+    """What came of one update: whether it was applied, and the gradient norm before clipping."""
+
+    applied: bool
+    grad_norm: float
+
+
+class GuardedOptimizer:
+    """An optimizer step with gradient clipping that leaves the parameters alone where numbers are not finite.
+
+    Args:
+        optimizer: any torch optimizer.
+        parameters: the parameters that it updates.
+        max_norm: gradients are scaled down to this Euclidean norm; ``None`` for no limit.
+        patience: so many skipped updates in a row end the run.
+
+    Attributes:
+        skipped: number of updates that were skipped so far.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        parameters: Iterable[nn.Parameter],
+        max_norm: float | None,
+        patience: int = 20,
+    ):
+        if max_norm is not None and not max_norm > 0:
+            raise ValueError(f"The gradient norm limit must be positive, got {max_norm}.")
+        self.optimizer = optimizer
+        self.parameters = list(parameters)
+        self.max_norm = max_norm
+        self.patience = patience
+        self.skipped = 0
+        self._skipped_in_a_row = 0
+
+    def step(self, loss: Tensor, where: str) -> UpdateInfo:
+        """Back-propagate ``loss`` and update the parameters.
+
+        Args:
+            loss: a scalar.
+            where: the step of the run, in words, for the error message: ``"update 12"``.
+
+        Raises:
+            NonFiniteError: after ``patience`` skipped updates in a row.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        grad_norm = math.nan
+        if torch.isfinite(loss):
+            loss.backward()
+            max_norm = math.inf if self.max_norm is None else self.max_norm
+            grad_norm = float(nn.utils.clip_grad_norm_(self.parameters, max_norm))
+        if not math.isfinite(grad_norm):
+            self._skip(where)
+            return UpdateInfo(False, grad_norm)
+        self.optimizer.step()
+        self._skipped_in_a_row = 0
+        return UpdateInfo(True, grad_norm)
+
+    def _skip(self, where: str) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self.skipped += 1
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row >= self.patience:
+            raise NonFiniteError(
+                f"The loss or its gradient was not finite {self._skipped_in_a_row} times in a row, the last "
+                f"time at {where}; the parameters are those from before."
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counts; the optimizer's own state is not included."""
+        return {"skipped": self.skipped, "skipped_in_a_row": self._skipped_in_a_row}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the counts from :meth:`state_dict`."""
+        self.skipped = state["skipped"]
+        self._skipped_in_a_row = state["skipped_in_a_row"]

@@ -1,0 +1,67 @@
+"""Dictionary inference: every episode keeps the rules of section 4.1."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mnm_rl.tasks.base import Batch, symbol_errors, symbol_loss
+from mnm_rl.tasks.dictionary import (
+    ANSWER,
+    END_OF_PAIR,
+    END_OF_SUPPORT,
+    END_OF_WORD,
+    INSTANCES,
+    LETTERS,
+    DictionaryTask,
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(k=st.integers(1, 6), length=st.integers(1, 5), seed=st.integers(0, 10_000))
+def test_episodes_keep_the_rules(k, length, seed):
+    batch = DictionaryTask(k, length).sample(4, torch.Generator().manual_seed(seed))
+    for b in range(4):
+        inputs, targets = batch.inputs[:, b].tolist(), batch.targets[:, b].tolist()
+        assert len(inputs) == (k + 1) * (2 * length + 2)
+        translation, words = {}, []
+        for pair in range(k):
+            start = pair * (2 * length + 2)
+            word, answer = inputs[start : start + length], inputs[start + length + 1 : start + 2 * length + 1]
+            assert inputs[start + length] == END_OF_WORD
+            assert inputs[start + 2 * length + 1] == END_OF_PAIR
+            for letter, translated in zip(word, answer, strict=True):
+                assert translation.setdefault(letter, translated) == translated
+            words.append(word)
+        rest = inputs[k * (2 * length + 2) :]
+        assert rest[0] == END_OF_SUPPORT
+        query = rest[1 : length + 1]
+        assert rest[length + 1 :] == [END_OF_WORD] + [ANSWER] * length
+        assert targets[-length:] == [translation[letter] for letter in query]
+        assert batch.mask[:, b].tolist() == [False] * (len(inputs) - length) + [True] * length
+        assert (query in words) == (length == 1)
+        assert len(set(translation.values())) == len(translation)
+        assert not set(translation) & set(translation.values())
+        assert max(translation) < LETTERS
+
+
+def test_the_same_seed_gives_the_same_episodes():
+    task = DictionaryTask(*INSTANCES[2])
+    one, other = (task.sample(8, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(one.inputs, other.inputs)
+    assert not torch.equal(one.inputs, task.sample(8, torch.Generator().manual_seed(4)).inputs)
+
+
+def test_bad_sizes_are_named():
+    with pytest.raises(ValueError, match="support_size must be at least 1, got 0"):
+        DictionaryTask(0, 4)
+
+
+def test_errors_count_symbols_and_sequences():
+    targets = torch.tensor([[0, 1], [1, 1], [2, 0]])
+    mask = torch.tensor([[False, False], [True, True], [True, True]])
+    logits = torch.nn.functional.one_hot(torch.tensor([[1, 0], [1, 1], [0, 0]]), 3).float()
+    batch = Batch(targets, targets, mask)
+    assert symbol_errors(logits, batch) == (0.25, 0.5)
+    expected = torch.nn.functional.cross_entropy(logits[1:].flatten(0, 1), targets[1:].flatten())
+    torch.testing.assert_close(symbol_loss(logits, batch), expected)

@@ -1,0 +1,162 @@
+"""The memory function, its write rules and its losses against the equations written out anew."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mnm_rl import memory
+
+NORMALIZATIONS = ["squared-norm", "width", "none"]
+ACTIVATIONS = ["identity", "tanh"]
+
+
+def example(batch=2, heads=3, widths=(4, 5, 6, 3), seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    weights = [draw(batch, rows, columns) for rows, columns in memory.layer_sizes(widths)]
+    keys, values = draw(batch, heads, widths[0]), draw(batch, heads, widths[-1])
+    targets = [draw(batch, heads, width) for width in widths[1:]]
+    rates = torch.rand(batch, len(weights), generator=generator, dtype=torch.float64)
+    return weights, keys, values, targets, rates
+
+
+def test_activations_are_a_feed_forward_network():
+    weights, keys, *_ = example()
+    layers = memory.activations(weights, keys, "identity")
+    for b in range(2):
+        for h in range(3):
+            z = keys[b, h]
+            for depth, weight in enumerate(weights):
+                z = weight[b] @ z
+                z = z if depth == len(weights) - 1 else torch.tanh(z)
+                torch.testing.assert_close(layers[depth + 1][b, h], z)
+    torch.testing.assert_close(memory.recall(weights, keys, "tanh"), torch.tanh(layers[-1]))
+
+
+def test_split_and_join_are_inverse():
+    widths = (4, 5, 6, 3)
+    flat = torch.randn(2, sum(rows * columns for rows, columns in memory.layer_sizes(widths)))
+    weights = memory.split_weights(flat, widths)
+    assert [tuple(w.shape) for w in weights] == [(2, 5, 4), (2, 6, 5), (2, 3, 6)]
+    torch.testing.assert_close(memory.join_weights(weights), flat)
+
+
+@pytest.mark.parametrize("output_activation", ACTIVATIONS)
+@pytest.mark.parametrize("normalization", ["none", "width"])
+def test_gradient_write_is_the_gradient_of_equation_2(normalization, output_activation):
+    weights, keys, values, _, rates = example()
+    rate = rates[:, :1]
+
+    def objective(*weights: Tensor) -> Tensor:
+        loss = memory.memory_objective(weights, keys, values, output_activation).sum()
+        return loss / values.shape[2] if normalization == "width" else loss
+
+    gradients = torch.func.grad(objective, argnums=tuple(range(len(weights))))(*weights)
+    written = memory.gradient_write(weights, keys, values, rate, normalization, output_activation)
+    for new, old, gradient in zip(written, weights, gradients, strict=True):
+        torch.testing.assert_close(new, old - rate[:, :, None] * gradient)
+
+
+def test_memory_objective_is_equation_2():
+    weights, keys, values, *_ = example()
+    predicted = memory.recall(weights, keys, "identity")
+    by_hand = [sum(((predicted[b, h] - values[b, h]) ** 2).sum() for h in range(3)) / 3 for b in range(2)]
+    torch.testing.assert_close(
+        memory.memory_objective(weights, keys, values, "identity"), torch.stack(by_hand)
+    )
+
+
+def test_last_layer_gradient_write_is_a_sparse_distributed_memory_write_minus_what_is_stored():
+    """Appendix C: Eq. 10 is Eq. 8 less the outer product of what is recalled already."""
+    weights, keys, values, *_ = example(heads=1, widths=(4, 5, 3))
+    address = torch.tanh(weights[0] @ keys[:, 0, :, None])
+    recalled = weights[1] @ address
+    sparse_distributed_memory = weights[1] + values[:, 0, :, None] @ address.mT
+    half = torch.full((2, 1), 0.5, dtype=torch.float64)  # takes the place of the constant dropped in Eq. 10
+    written = memory.gradient_write(weights, keys, values, half, "none", "identity")
+    torch.testing.assert_close(written[1], sparse_distributed_memory - recalled @ address.mT)
+
+
+@pytest.mark.parametrize("output_activation", ACTIVATIONS)
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_local_write_is_equation_4_in_every_layer(normalization, output_activation):
+    weights, keys, _, targets, rates = example()
+    layers = memory.activations(weights, keys, output_activation)
+    written = memory.local_write(weights, keys, targets, rates, normalization, output_activation)
+    for depth, weight in enumerate(weights):
+        expected = weight.clone()
+        for b in range(2):
+            for h in range(3):
+                z_before, z = layers[depth][b, h], layers[depth + 1][b, h]
+                scale = {"none": 1.0, "width": 2 / len(z), "squared-norm": 1 / (z_before @ z_before + 1)}
+                update = torch.outer(z - targets[depth][b, h], z_before) * scale[normalization] / 3
+                expected[b] -= rates[b, depth] * update
+        torch.testing.assert_close(written[depth], expected)
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_zero_rate_leaves_the_weights_bit_identical(normalization):
+    weights, keys, values, targets, _ = example()
+    zero = torch.zeros(2, 1, dtype=torch.float64)
+    for written in (
+        memory.gradient_write(weights, keys, values, zero, normalization, "identity"),
+        memory.local_write(weights, keys, targets, zero, normalization, "identity"),
+    ):
+        assert all(torch.equal(new, old) for new, old in zip(written, weights, strict=True))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.floats(0.01, 100), st.floats(0, 1), st.integers(0, 1000))
+def test_normalised_write_of_one_layer_takes_the_recall_towards_the_value_and_never_past_it(size, beta, seed):
+    weights, keys, values, _, _ = example(heads=1, widths=(4, 3), seed=seed)
+    keys = keys * size
+    rate = torch.full((2, 1), beta, dtype=torch.float64)
+    before = memory.recall(weights, keys, "identity") - values
+    for written in (
+        memory.gradient_write(weights, keys, values, rate, "squared-norm", "identity"),
+        memory.local_write(weights, keys, [values], rate, "squared-norm", "identity"),
+    ):
+        after = memory.recall(written, keys, "identity") - values
+        squared = keys.square().sum(2, keepdim=True)
+        torch.testing.assert_close(after, before * (1 - beta * squared / (squared + 1)))
+
+
+@pytest.mark.parametrize("rule", ["local", "gradient"])
+@pytest.mark.parametrize("heads", [1, 3])
+def test_normalised_writes_stay_bounded_over_a_thousand_steps_at_full_rate(rule, heads):
+    generator = torch.Generator().manual_seed(0)
+    widths = (20, 20, 20, 20)
+    weights = memory.split_weights(memory.random_weights(widths, generator).expand(2, -1), widths)
+    start = max(weight.norm() for weight in weights)
+    for _ in range(1000):
+        keys = torch.rand(2, heads, 20, generator=generator).sub(0.5).sign()
+        values = torch.rand(2, heads, 20, generator=generator).sub(0.5).sign()
+        rate = torch.ones(2, 1)
+        if rule == "local":
+            weights = memory.local_write(weights, keys, [values] * 3, rate, "squared-norm", "identity")
+        else:
+            weights = memory.gradient_write(weights, keys, values, rate, "squared-norm", "identity")
+    assert max(weight.norm() for weight in weights) < 10 * start
+
+
+def test_rows_of_a_batch_are_independent():
+    weights, keys, values, targets, rates = example()
+    other = keys.clone()
+    other[1] += 1
+    for write, goal in ((memory.local_write, targets), (memory.gradient_write, values)):
+        one = write(weights, keys, goal, rates, "squared-norm", "identity")
+        two = write(weights, other, goal, rates, "squared-norm", "identity")
+        assert all(torch.equal(a[0], b[0]) for a, b in zip(one, two, strict=True))
+        assert not any(torch.equal(a[1], b[1]) for a, b in zip(one, two, strict=True))
+
+
+def test_meta_objective_weighs_the_delays_and_averages_over_heads_and_value():
+    recalled, values = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    weights = torch.tensor([1.0, 0.5, 0.25])
+    expected = sum(weights[n] * (recalled[:, n] - values[:, n]).square().flatten(1).mean(1) for n in range(3))
+    torch.testing.assert_close(memory.meta_objective(recalled, values, weights), expected)

@@ -1,0 +1,97 @@
+"""Guarded updates and atomic files."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from mnm_rl.training import (
+    GuardedOptimizer,
+    NonFiniteError,
+    atomic_write,
+    check_writable_directory,
+    remove_partial_files,
+)
+
+
+def guarded(patience=3, max_norm: float | None = 1.0):
+    parameter = nn.Parameter(torch.tensor([3.0, 4.0]))
+    return parameter, GuardedOptimizer(torch.optim.SGD([parameter], lr=1.0), [parameter], max_norm, patience)
+
+
+def test_gradient_is_clipped_and_its_norm_reported():
+    parameter, optimizer = guarded()
+    info = optimizer.step(0.5 * parameter.square().sum(), "update 1")
+    assert info.applied
+    assert info.grad_norm == pytest.approx(5)
+    torch.testing.assert_close(parameter.data, torch.tensor([2.4, 3.2]))
+
+
+def test_without_limit_the_gradient_is_not_scaled():
+    parameter, optimizer = guarded(max_norm=None)
+    optimizer.step(0.5 * parameter.square().sum(), "update 1")
+    torch.testing.assert_close(parameter.data, torch.zeros(2))
+
+
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+def test_non_finite_numbers_never_reach_the_parameters(kind):
+    parameter, optimizer = guarded()
+    before = parameter.detach().clone()
+    # The square root of zero is finite, its gradient is not.
+    loss = parameter.sum() * torch.nan if kind == "loss" else (parameter - before).abs().sum().sqrt()
+    assert torch.isfinite(loss) == (kind == "gradient")
+    assert not optimizer.step(loss, "update 1").applied
+    assert torch.equal(parameter, before)
+    assert optimizer.skipped == 1
+
+
+def test_many_skipped_updates_in_a_row_end_the_run_and_say_where():
+    parameter, optimizer = guarded()
+    for update in (1, 2):
+        optimizer.step(parameter.sum() * torch.nan, f"update {update}")
+    optimizer.step(parameter.sum(), "update 3")
+    for update in (4, 5):
+        optimizer.step(parameter.sum() * torch.nan, f"update {update}")
+    restored = guarded()[1]
+    restored.load_state_dict(optimizer.state_dict())
+    with pytest.raises(NonFiniteError, match="3 times in a row, the last time at update 6"):
+        restored.step(parameter.sum() * torch.nan, "update 6")
+    assert restored.skipped == 5
+
+
+def test_atomic_write_replaces_or_leaves_alone(tmp_path):
+    path = tmp_path / "file.txt"
+    with atomic_write(path) as temporary:
+        temporary.write_text("old")
+    with pytest.raises(KeyError), atomic_write(path) as temporary:
+        temporary.write_text({"half": "half"}["whole"])
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    code = (
+        "import sys, os, signal; from mnm_rl.training.files import atomic_write\n"
+        "with atomic_write(sys.argv[1]) as t:\n"
+        "    t.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert path.read_text() == "old"
+    assert len(os.listdir(tmp_path)) == 2
+    remove_partial_files(tmp_path)
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path):
+    check_writable_directory(tmp_path / "new" / "folder")
+    assert (tmp_path / "new" / "folder").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"Cannot write to the directory .*file"):
+        check_writable_directory(tmp_path / "file")
