@@ -18,7 +18,6 @@ import tyro
 from torch import nn
 
 from mnm_rl import make_core
-from mnm_rl.tasks.base import symbol_errors, symbol_loss
 from mnm_rl.tasks.dictionary import INSTANCES, DictionaryTask
 from mnm_rl.training import GuardedOptimizer, NonFiniteError
 
@@ -64,17 +63,16 @@ def train(args: Args, core: str, normalization: str) -> Iterator[tuple[int, floa
     """Yield iteration, mean symbol error, mean meta loss and skipped updates for every window."""
     torch.manual_seed(args.seed)
     task = DictionaryTask(*INSTANCES[args.instance])
-    model = Model(core, task.symbols, args.heads, normalization)
+    model = Model(core, task.output_size, args.heads, normalization)
     optimizer = GuardedOptimizer(
         torch.optim.Adam(model.parameters(), args.learning_rate), model.parameters(), max_norm=10
     )
-    generator = torch.Generator().manual_seed(args.seed)
     errors, metas = [], []
     for iteration in range(1, args.iterations + 1):
-        batch = task.sample(32, generator)
+        batch = task.training_batch(iteration - 1, 32, args.seed)
         logits, meta_loss = model(batch.inputs)
-        optimizer.step(symbol_loss(logits, batch) + meta_loss, f"iteration {iteration}")
-        errors.append(symbol_errors(logits, batch)[0])
+        optimizer.step(task.loss(logits, batch) / batch.asked.sum() + meta_loss, f"iteration {iteration}")
+        errors.append(task.count_errors(logits, batch).symbol_error)
         metas.append(meta_loss.item())
         if iteration % args.window == 0:
             yield iteration, _mean(errors), _mean(metas), optimizer.skipped

@@ -20,6 +20,7 @@ SMALL: dict[str, dict] = {
     ),
     "lstm": dict(hidden_size=5),
     "gru": dict(hidden_size=5),
+    "lstm-salu": dict(hidden_size=5, key_size=3, value_size=4, heads=2),
 }
 every_core = pytest.mark.parametrize("name", list(CORES))
 
@@ -179,7 +180,7 @@ def test_bad_input_is_named(name):
 
 
 def test_unknown_core_is_named_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"Unknown core 'elman'; known cores: mnm-p, mnm-g, lstm, gru\."):
+    with pytest.raises(ValueError, match=r"Unknown core 'elman'; known cores: mnm-p, mnm-g, lstm, lstm-salu, gru\."):
         make_core("elman", 4)
     with pytest.raises(TypeError, match="no setting write_rule"):
         core_config("mnm-p", write_rule="gradient")

@@ -5,7 +5,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnm_rl.tasks.base import Batch, symbol_errors, symbol_loss
 from mnm_rl.tasks.dictionary import (
     ANSWER,
     END_OF_PAIR,
@@ -38,7 +37,7 @@ def test_episodes_keep_the_rules(k, length, seed):
         query = rest[1 : length + 1]
         assert rest[length + 1 :] == [END_OF_WORD] + [ANSWER] * length
         assert targets[-length:] == [translation[letter] for letter in query]
-        assert batch.mask[:, b].tolist() == [False] * (len(inputs) - length) + [True] * length
+        assert batch.asked[:, b].tolist() == [False] * (len(inputs) - length) + [True] * length
         assert (query in words) == (length == 1)
         assert len(set(translation.values())) == len(translation)
         assert not set(translation) & set(translation.values())
@@ -55,13 +54,3 @@ def test_the_same_seed_gives_the_same_episodes():
 def test_bad_sizes_are_named():
     with pytest.raises(ValueError, match="support_size must be at least 1, got 0"):
         DictionaryTask(0, 4)
-
-
-def test_errors_count_symbols_and_sequences():
-    targets = torch.tensor([[0, 1], [1, 1], [2, 0]])
-    mask = torch.tensor([[False, False], [True, True], [True, True]])
-    logits = torch.nn.functional.one_hot(torch.tensor([[1, 0], [1, 1], [0, 0]]), 3).float()
-    batch = Batch(targets, targets, mask)
-    assert symbol_errors(logits, batch) == (0.25, 0.5)
-    expected = torch.nn.functional.cross_entropy(logits[1:].flatten(0, 1), targets[1:].flatten())
-    torch.testing.assert_close(symbol_loss(logits, batch), expected)

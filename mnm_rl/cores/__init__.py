@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, detach_state, reset_state
+from mnm_rl.cores.lookup import LookupCore
 from mnm_rl.cores.mnm import MNMCore
 from mnm_rl.cores.recurrent import GRUCore, LSTMCore
 
@@ -13,6 +14,7 @@ CORES: dict[str, tuple[type[MemoryCore], dict[str, Any]]] = {
     "mnm-p": (MNMCore, {"write_rule": "local"}),
     "mnm-g": (MNMCore, {"write_rule": "gradient"}),
     "lstm": (LSTMCore, {}),
+    "lstm-salu": (LookupCore, {}),
     "gru": (GRUCore, {}),
 }
 """Name -> (class, settings that the name fixes)."""

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mnm_rl.tasks.base import Batch, random_subset
+from mnm_rl.tasks.base import Batch, whole_sequences
+from mnm_rl.tasks.generated import GeneratedTask
 
 LETTERS = 26
 END_OF_WORD, END_OF_PAIR, END_OF_SUPPORT, ANSWER = range(LETTERS, LETTERS + 4)
@@ -20,7 +21,7 @@ INSTANCES = {1: (4, 1), 2: (8, 4), 3: (12, 8), 4: (16, 12)}
 
 
 @dataclass(frozen=True)
-class DictionaryTask:
+class DictionaryTask(GeneratedTask):
     """Each episode splits the 26 letters into two random halves and maps one to the other at random.
 
     ``k`` words of the first half are shown with their translations, then a query word, of which every letter
@@ -31,6 +32,7 @@ class DictionaryTask:
     With words of a single letter no query can be both new and made of shown letters; there it is shown.
     """
 
+    input_symbols = output_size = LETTERS + 4
     support_size: int = 8
     """k."""
     length: int = 4
@@ -40,11 +42,6 @@ class DictionaryTask:
         for name in ("support_size", "length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-
-    @property
-    def symbols(self) -> int:
-        """Number of input and output symbols."""
-        return LETTERS + 4
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
         """Draw ``batch_size`` episodes of ``T = (k + 1) (2 l + 2)`` symbols."""
@@ -61,7 +58,9 @@ class DictionaryTask:
         inputs = torch.cat([pairs[:, :k].flatten(1), end, pairs[:, k, :-1]], 1)
         targets = inputs.clone()
         targets[:, -length:] = answers[:, k]
-        return Batch(inputs.T.contiguous(), targets.T.contiguous(), (inputs == ANSWER).T.contiguous())
+        return whole_sequences(
+            inputs.T.contiguous(), targets.T.contiguous(), (inputs == ANSWER).T.contiguous()
+        )
 
     def _draw_words(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Support ``[B, k, l]`` and query ``[B, l]``, as positions in the first half of the letters."""
@@ -79,7 +78,7 @@ class DictionaryTask:
     def _draw_query(self, support: Tensor, generator: torch.Generator) -> Tensor:
         shown = torch.zeros(len(support), LETTERS // 2, dtype=torch.bool)
         shown.scatter_(1, support.flatten(1), torch.ones((), dtype=torch.bool).expand_as(support.flatten(1)))
-        return random_subset(shown, self.length, generator)
+        return torch.multinomial(shown.float(), self.length, replacement=True, generator=generator)
 
 
 def _pad(words: Tensor, symbol: int) -> Tensor:

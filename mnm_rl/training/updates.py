@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
 
@@ -62,12 +62,10 @@ class GuardedOptimizer:
             NonFiniteError: after ``patience`` skipped updates in a row.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        grad_norm = math.nan
-        if torch.isfinite(loss):
-            loss.backward()
-            max_norm = math.inf if self.max_norm is None else self.max_norm
-            grad_norm = float(nn.utils.clip_grad_norm_(self.parameters, max_norm))
-        if not math.isfinite(grad_norm):
+        loss.backward()
+        max_norm = math.inf if self.max_norm is None else self.max_norm
+        grad_norm = float(nn.utils.clip_grad_norm_(self.parameters, max_norm))
+        if not _all_processes_agree(math.isfinite(grad_norm) and math.isfinite(loss.item())):
             self._skip(where)
             return UpdateInfo(False, grad_norm)
         self.optimizer.step()
@@ -92,3 +90,12 @@ class GuardedOptimizer:
         """Take the counts from :meth:`state_dict`."""
         self.skipped = state["skipped"]
         self._skipped_in_a_row = state["skipped_in_a_row"]
+
+
+def _all_processes_agree(finite: bool) -> bool:
+    """With several processes a gradient is shared but a loss is not: they skip together or not at all."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return finite
+    flag = torch.tensor(float(finite))
+    distributed.all_reduce(flag, distributed.ReduceOp.MIN)
+    return bool(flag)

@@ -1,0 +1,184 @@
+"""An LSTM with an unbounded look-up table and soft attention: the paper's baseline LSTM+SALU.
+
+Munkhdalai et al. 2019, section 4.1. Controller and interaction vectors are those of MNM; a write appends a
+slot to a table instead of changing weights, and a read attends over all slots, so time grows with the square
+of the length.
+
+Dimensions: ``T`` time, ``B`` batch, ``I`` input size, ``H`` heads, ``N`` slots; sizes ``d_h`` controller,
+``d_k`` key, ``d_v`` value, ``d_o`` output.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mnm_rl.cores.base import CoreOutput, MemoryCore, reset_state, steps_with_resets
+
+CHUNK_SLOTS = 64
+"""Slots are gathered in chunks of this size, so that a step copies a chunk and not the whole table."""
+
+
+@dataclass(frozen=True)
+class LookupConfig:
+    """Settings of the ``lstm-salu`` core."""
+
+    hidden_size: int = 200
+    """d_h, width of the controller."""
+    output_size: int | None = None
+    """d_o, size of the output; the controller's width if not given."""
+    key_size: int = 100
+    """d_k."""
+    value_size: int = 100
+    """d_v."""
+    heads: int = 1
+    """H, slots written and read values averaged per step."""
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_size", "key_size", "value_size", "heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.output_size is not None and self.output_size < 1:
+            raise ValueError(f"output_size must be at least 1, got {self.output_size}.")
+
+
+class LookupState(NamedTuple):
+    """What the core carries from step to step; the table grows by H slots per step."""
+
+    hidden: Tensor
+    """h, ``[B, d_h]``."""
+    cell: Tensor
+    """The controller's cell state, ``[B, d_h]``."""
+    read_value: Tensor
+    """v^r of the last step, ``[B, d_v]``."""
+    keys: Tensor
+    """``[B, N, d_k]``."""
+    values: Tensor
+    """``[B, N, d_v]``."""
+    written: Tensor
+    """Boolean ``[B, N]``; false for slots from before an example's last reset."""
+
+
+class LookupCore(MemoryCore[LookupState]):
+    """LSTM controller, soft attention over every key ever written, ``y_t = W_y [h_t; v_t^r] + b_y``.
+
+    Args:
+        input_size: ``I``.
+        config: all other settings.
+    """
+
+    config_class = LookupConfig
+
+    def __init__(self, input_size: int, config: LookupConfig | None = None):
+        super().__init__()
+        self.config = config = config or LookupConfig()
+        self.input_size = input_size
+        self.output_size = config.output_size or config.hidden_size
+        self._interaction_sizes = [
+            config.heads * config.key_size,
+            config.heads * config.key_size,
+            config.heads * config.value_size,
+        ]
+        self.controller = nn.LSTMCell(input_size + config.value_size, config.hidden_size)
+        self.interaction = nn.Linear(config.hidden_size, sum(self._interaction_sizes))
+        self.output = nn.Linear(config.hidden_size + config.value_size, self.output_size)
+
+    def initial_state(self, batch_size: int) -> LookupState:
+        """Zeros, and a table without slots."""
+        config = self.config
+        zeros = self.interaction.weight.new_zeros
+        return LookupState(
+            hidden=zeros(batch_size, config.hidden_size),
+            cell=zeros(batch_size, config.hidden_size),
+            read_value=zeros(batch_size, config.value_size),
+            keys=zeros(batch_size, 0, config.key_size),
+            values=zeros(batch_size, 0, config.value_size),
+            written=zeros(batch_size, 0, dtype=torch.bool),
+        )
+
+    def forward(
+        self,
+        inputs: Tensor,
+        state: LookupState | None = None,
+        resets: Tensor | None = None,
+        *,
+        record: bool = False,
+    ) -> CoreOutput[LookupState]:
+        """See :meth:`MemoryCore.forward`."""
+        self._check_inputs(inputs, resets)
+        state = self.initial_state(inputs.shape[1]) if state is None else state
+        table = _Table(state)
+        any_reset = steps_with_resets(resets, inputs.shape[0])
+        heads = (self.config.heads, -1)
+        controls, traces = [], []
+        for t, x in enumerate(inputs.unbind(0)):
+            if resets is not None and any_reset[t]:
+                state = self._reset(state, table, resets[t])
+                table = _Table(state)
+            hidden, cell = self.controller(torch.cat([x, state.read_value], 1), (state.hidden, state.cell))
+            vectors = torch.tanh(self.interaction(hidden)).split(self._interaction_sizes, dim=1)
+            read_keys, write_keys, write_values = (part.unflatten(1, heads) for part in vectors)
+            table.append(write_keys, write_values)
+            read_values = table.attend(read_keys)
+            state = state._replace(hidden=hidden, cell=cell, read_value=read_values.mean(1))
+            controls.append(torch.cat([hidden, state.read_value], 1))
+            if record:
+                traces.append((read_keys, write_keys, write_values, read_values))
+        outputs = self.output(torch.stack(controls))
+        meta_loss = outputs.new_zeros(outputs.shape[:2])
+        return CoreOutput(outputs, table.save(state), meta_loss, _stack(traces) if record else None)
+
+    def _reset(self, state: LookupState, table: _Table, mask: Tensor) -> LookupState:
+        """Empty the tables of the examples in ``mask``, and forget slots that no example uses any more."""
+        state = table.save(state)
+        initial = self.initial_state(len(mask))
+        kept = initial._replace(keys=state.keys, values=state.values, written=torch.zeros_like(state.written))
+        state = reset_state(state, kept, mask)
+        first = int(state.written.any(0).int().argmax()) if state.written.any() else state.written.shape[1]
+        return state._replace(
+            keys=state.keys[:, first:], values=state.values[:, first:], written=state.written[:, first:]
+        )
+
+
+def _stack(traces: list[tuple[Tensor, ...]]) -> dict[str, Tensor]:
+    names: list[str] = ["read_keys", "write_keys", "write_values", "read_values"]
+    columns = zip(*traces, strict=True)
+    return {name: torch.stack(column) for name, column in zip(names, columns, strict=True)}
+
+
+class _Table:
+    """Slots in chunks; only the last chunk is still growing."""
+
+    def __init__(self, state: LookupState):
+        self._keys, self._values, self._written = [state.keys], [state.values], [state.written]
+        # Before the first reset in the middle of a sequence every slot counts, and no mask is needed.
+        self._masked = not bool(state.written.all())
+
+    def append(self, keys: Tensor, values: Tensor) -> None:
+        """Write ``[B, H, d_k]`` and ``[B, H, d_v]``."""
+        written = torch.ones(keys.shape[:2], dtype=torch.bool, device=keys.device)
+        for chunks, new in ((self._keys, keys), (self._values, values), (self._written, written)):
+            if chunks[-1].shape[1] >= CHUNK_SLOTS:
+                chunks.append(new)
+            else:
+                chunks[-1] = torch.cat([chunks[-1], new], 1)
+
+    def attend(self, keys: Tensor) -> Tensor:
+        """Softmax over all slots of the scaled dot products; ``[B, H, d_k]`` to ``[B, H, d_v]``."""
+        scores = torch.cat([keys @ chunk.mT for chunk in self._keys], 2) / math.sqrt(keys.shape[2])
+        if self._masked:
+            scores = scores.masked_fill(~torch.cat(self._written, 1).unsqueeze(1), -torch.inf)
+        parts = scores.softmax(2).split([chunk.shape[1] for chunk in self._values], dim=2)
+        return torch.stack([part @ chunk for part, chunk in zip(parts, self._values, strict=True)]).sum(0)
+
+    def save(self, state: LookupState) -> LookupState:
+        """The state with this table in it."""
+        return state._replace(
+            keys=torch.cat(self._keys, 1),
+            values=torch.cat(self._values, 1),
+            written=torch.cat(self._written, 1),
+        )

@@ -1,0 +1,42 @@
+"""Double copy: repeat a random sequence twice (Munkhdalai et al. 2019, section 4.1 and appendix A).
+
+Dimensions: ``T`` time, ``B`` batch, ``n`` symbols to copy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from mnm_rl.tasks.base import Batch, whole_sequences
+from mnm_rl.tasks.generated import GeneratedTask
+
+CHARACTERS = 10
+END, ANSWER = CHARACTERS, CHARACTERS + 1
+
+
+@dataclass(frozen=True)
+class DoubleCopyTask(GeneratedTask):
+    """``n`` characters out of 10, drawn with replacement, then an end symbol, then ``2 n`` answer symbols.
+
+    At the answer symbols the characters are to be predicted in order, twice; ``T = 3 n + 1``.
+    """
+
+    input_symbols = CHARACTERS + 2
+    output_size = CHARACTERS
+    length: int = 50
+    """n."""
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ValueError(f"length must be at least 1, got {self.length}.")
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
+        """Draw episodes."""
+        characters = torch.randint(CHARACTERS, (self.length, batch_size), generator=generator)
+        end = torch.full((1, batch_size), END)
+        answers = torch.full((2 * self.length, batch_size), ANSWER)
+        inputs = torch.cat([characters, end, answers])
+        targets = torch.cat([characters, torch.zeros_like(end), characters, characters])
+        return whole_sequences(inputs, targets, inputs == ANSWER)

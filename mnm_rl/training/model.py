@@ -1,0 +1,59 @@
+"""A core between an input layer and an output layer: what is trained on a supervised task.
+
+Dimensions: ``T`` time, ``B`` batch, ``F`` input features, ``I`` input size of the core.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mnm_rl.cores import CoreOutput, make_core
+from mnm_rl.tasks import Task
+
+
+class SequenceModel(nn.Module):
+    """Embedding (or linear layer, for vectors), core, linear output layer.
+
+    Args:
+        task: says what goes in and how many logits come out.
+        core: name of the core.
+        embedding_size: ``I`` = d_i.
+        settings: the core's settings.
+    """
+
+    def __init__(self, task: Task, core: str, embedding_size: int, settings: dict[str, Any]):
+        super().__init__()
+        if task.input_symbols is not None:
+            self.encoder = nn.Embedding(task.input_symbols, embedding_size)
+        else:
+            assert task.input_features is not None
+            self.encoder = nn.Linear(task.input_features, embedding_size)
+        self.core = make_core(core, embedding_size, **settings)
+        self.head = nn.Linear(self.core.output_size, task.output_size)
+
+    def forward(self, inputs: Tensor, *, record: bool = False) -> tuple[Tensor, CoreOutput]:
+        """Logits ``[T, B, output_size]`` and what the core returned.
+
+        Args:
+            inputs: int64 ``[T, B]`` or float ``[T, B, F]``.
+            record: also ask the core for a trace.
+        """
+        output = self.core(self.encoder(inputs), record=record)
+        return self.head(output.outputs), output
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of trained numbers."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def seeded_model(
+    task: Task, core: str, embedding_size: int, settings: dict[str, Any], seed: int
+) -> SequenceModel:
+    """A model whose initial parameters, initial memory included, depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return SequenceModel(task, core, embedding_size, settings)

@@ -1,0 +1,306 @@
+"""The supervised trainer: one loop for every task and every core.
+
+Dimensions: ``T`` time, ``B`` batch.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mnm_rl.tasks import Batch, ErrorCounts, Task
+from mnm_rl.training.config import SupervisedConfig, config_to_dict
+from mnm_rl.training.curves import CurveFile
+from mnm_rl.training.model import SequenceModel, seeded_model
+from mnm_rl.training.runs import load_state, save_state
+from mnm_rl.training.updates import GuardedOptimizer
+
+CHECKPOINT_FILE, BEST_FILE = "checkpoint.pt", "best.pt"
+EVALUATION_BATCH = 250
+
+
+@dataclass
+class Window:
+    """Sums over the iterations since the last row of the training curve."""
+
+    losses: list[float] = field(default_factory=list)
+    meta_losses: list[float] = field(default_factory=list)
+    grad_norms: list[float] = field(default_factory=list)
+    errors: ErrorCounts = field(default_factory=ErrorCounts)
+
+
+@dataclass
+class Progress:
+    """How far a run is."""
+
+    iteration: int = 0
+    seconds: float = 0.0
+    best_error: float = math.inf
+    validations_without_improvement: int = 0
+
+
+class SupervisedTrainer:
+    """Adam on task loss plus weighted meta loss, with validation, early stopping and checkpoints.
+
+    With ``torch.distributed`` initialised, every process takes its share of each batch, and the gradient is
+    that of the whole batch.
+
+    Args:
+        config: the run.
+        task: its task.
+        directory: the run's folder, or ``None`` to write nothing.
+        device: where the model runs.
+    """
+
+    def __init__(
+        self, config: SupervisedConfig, task: Task, directory: Path | None, device: torch.device | str = "cpu"
+    ):
+        self.config = config
+        self.task = task
+        self.directory = directory
+        self.device = torch.device(device)
+        self.batch_size = config.batch_size or config.paper.batch_size
+        self.model = build_model(config, task).to(self.device)
+        self.optimizer = GuardedOptimizer(
+            torch.optim.Adam(self.model.parameters(), config.learning_rate),
+            self.model.parameters(),
+            config.max_grad_norm,
+        )
+        self.progress = Progress()
+        self._rank, self._processes = process_share()
+        if self.batch_size % self._processes:
+            raise ValueError(
+                f"The batch size {self.batch_size} cannot be shared evenly by {self._processes} processes."
+            )
+        self._parallel: nn.Module = (
+            DistributedDataParallel(self.model, broadcast_buffers=False)
+            if self._processes > 1
+            else self.model
+        )
+        self._window = Window()
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the one that writes files and shows progress."""
+        return self._rank == 0
+
+    def train(self, report: Callable[[str, dict[str, Any]], None] = lambda kind, row: None) -> None:
+        """Run to the last iteration, or until a stop criterion holds.
+
+        Args:
+            report: called with ``"train"`` or ``"valid"`` and a row of numbers whenever there is one.
+        """
+        config = self.config
+        curves = self._open_curves()
+        last_checkpoint = time.monotonic()
+        started = time.monotonic() - self.progress.seconds
+        while self.progress.iteration < config.iterations and not self._should_stop():
+            self._iterate()
+            self.progress.seconds = time.monotonic() - started
+            iteration = self.progress.iteration
+            if iteration % config.log_every == 0:
+                self._log("train", self._training_row(), curves, report)
+            if iteration % config.validate_every == 0 or iteration == config.iterations:
+                self._log("valid", self.validate(), curves, report)
+            if time.monotonic() - last_checkpoint > 60 * config.checkpoint_minutes:
+                self.save()
+                last_checkpoint = time.monotonic()
+        self.save()
+
+    def loss(self, batch: Batch) -> tuple[Tensor, float, ErrorCounts]:
+        """Loss of this process's share of a batch, scaled so that the mean over processes is the batch's.
+
+        Returns:
+            the loss, the mean meta loss (of the share) and the errors.
+        """
+        asked, steps = batch.asked.sum(), batch.lengths.sum()
+        share = batch.columns(slice(self._rank, None, self._processes)).to(self.device)
+        logits, output = self._parallel(share.inputs)
+        present = share.present
+        task_loss = self._processes * self.task.loss(logits, share) / asked
+        meta_sum = (output.meta_loss * present).sum()
+        loss = task_loss + self.config.meta_weight * self._processes * meta_sum / steps
+        errors = self.task.count_errors(logits.detach(), share)
+        return loss, float(meta_sum.detach() / present.sum()), errors
+
+    def _iterate(self) -> None:
+        progress, config = self.progress, self.config
+        batch = self.task.training_batch(progress.iteration, self.batch_size, config.seed)
+        for group in self.optimizer.optimizer.param_groups:
+            group["lr"] = learning_rate(config, progress.iteration)
+        self._parallel.train()
+        loss, meta_loss, errors = self.loss(batch)
+        progress.iteration += 1
+        info = self.optimizer.step(loss, f"iteration {progress.iteration}")
+        if info.applied:
+            self._window.losses.append(loss.item())
+            self._window.meta_losses.append(meta_loss)
+            self._window.grad_norms.append(info.grad_norm)
+        self._window.errors += errors
+
+    def _training_row(self) -> dict[str, Any]:
+        window, self._window = self._window, Window()
+        return {
+            "iteration": self.progress.iteration,
+            "seconds": self.progress.seconds,
+            "loss": _mean(window.losses),
+            "symbol_error": window.errors.symbol_error,
+            "answer_error": window.errors.answer_error,
+            "meta_loss": _mean(window.meta_losses),
+            "grad_norm": _mean(window.grad_norms),
+            "learning_rate": self.optimizer.optimizer.param_groups[0]["lr"],
+            "skipped_updates": self.optimizer.skipped,
+        }
+
+    def validate(self) -> dict[str, Any]:
+        """Validation errors; keeps the parameters if they are the best so far."""
+        progress = self.progress
+        counts = evaluate(self.model, self.task, "valid", self.device)
+        error = counts.answer_error if self.config.task == "babi" else counts.symbol_error
+        progress.validations_without_improvement += 1
+        if error < progress.best_error:
+            progress.best_error, progress.validations_without_improvement = error, 0
+            if self.directory is not None and self.is_main:
+                save_state(self.directory / BEST_FILE, self._parameters())
+        row = {
+            "iteration": progress.iteration,
+            "seconds": progress.seconds,
+            "symbol_error": counts.symbol_error,
+            "answer_error": counts.answer_error,
+        }
+        row.update({f"answer_error_{kind}": w / n for kind, (w, n) in counts.by_kind.items() if kind})
+        return {**row, **self._memory_activity()}
+
+    @torch.no_grad()
+    def _memory_activity(self) -> dict[str, float]:
+        """Mean rate and write size per layer on a held-out batch, for cores that tell."""
+        batch = next(iter(self.task.evaluation_batches("valid", 8))).to(self.device)
+        trace = self.model(batch.inputs, record=True)[1].trace or {}
+        present = batch.present
+        activity = {}
+        if "rates" in trace:
+            activity["rate"] = trace["rates"][present].mean().item()
+        if "write_sizes" in trace:
+            sizes = trace["write_sizes"][present].mean(0).tolist()
+            activity.update({f"write_size_{layer}": size for layer, size in enumerate(sizes, 1)})
+        return activity
+
+    def _should_stop(self) -> bool:
+        config, progress = self.config, self.progress
+        patience = math.inf if config.patience is None else config.patience
+        solved = config.stop_error is not None and progress.best_error <= config.stop_error
+        return solved or progress.validations_without_improvement >= patience
+
+    def _log(
+        self,
+        kind: str,
+        row: dict[str, Any],
+        curves: dict[str, CurveFile],
+        report: Callable[[str, dict[str, Any]], None],
+    ) -> None:
+        if self.is_main:
+            if curves:
+                curves[kind].append(row)
+            report(kind, row)
+
+    def _open_curves(self) -> dict[str, CurveFile]:
+        if self.directory is None or not self.is_main:
+            return {}
+        return {
+            kind: CurveFile(self.directory / f"{kind}.csv", "iteration", after=self.progress.iteration)
+            for kind in ("train", "valid")
+        }
+
+    def _parameters(self) -> dict[str, Any]:
+        return {"config": config_to_dict(self.config), "model": self.model.state_dict()}
+
+    def save(self) -> None:
+        """Write the checkpoint, if there is a folder for it."""
+        if self.directory is None or not self.is_main:
+            return
+        state = {
+            **self._parameters(),
+            "optimizer": self.optimizer.optimizer.state_dict(),
+            "guard": self.optimizer.state_dict(),
+            "progress": vars(self.progress),
+            "window": {**vars(self._window), "errors": vars(self._window.errors)},
+        }
+        save_state(self.directory / CHECKPOINT_FILE, state)
+
+    def load(self, directory: Path) -> None:
+        """Go on from the checkpoint in ``directory``: the run continues as if it had not stopped.
+
+        Raises:
+            ValueError: if the checkpoint is missing, damaged, or of another task or core.
+        """
+        state = load_state(directory / CHECKPOINT_FILE)
+        load_parameters(self.model, state, self.config, directory / CHECKPOINT_FILE)
+        self.optimizer.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(state["guard"])
+        self.progress = Progress(**state["progress"])
+        window = state["window"]
+        self._window = Window(**{**window, "errors": ErrorCounts(**window["errors"])})
+
+
+def build_model(config: SupervisedConfig, task: Task) -> SequenceModel:
+    """The run's model with its initial parameters."""
+    embedding_size = config.embedding_size or config.paper.embedding_size
+    return seeded_model(task, config.core, embedding_size, config.core_settings(), config.seed)
+
+
+def load_parameters(
+    model: SequenceModel, state: dict[str, Any], config: SupervisedConfig, path: Path
+) -> None:
+    """Put the parameters of a checkpoint into a model.
+
+    Raises:
+        ValueError: if they belong to another task or core.
+    """
+    saved = state["config"]
+    for name in ("task", "core"):
+        if saved[name] != getattr(config, name):
+            raise ValueError(
+                f"The checkpoint {path} is of {name} {saved[name]}, not {getattr(config, name)}."
+            )
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise ValueError(f"The checkpoint {path} does not fit the settings of the run: {error}") from error
+
+
+@torch.no_grad()
+def evaluate(model: SequenceModel, task: Task, split: str, device: torch.device | str = "cpu") -> ErrorCounts:
+    """Errors on a whole held-out set, ``"valid"`` or ``"test"``."""
+    model.eval()
+    counts = ErrorCounts()
+    for batch in task.evaluation_batches(split, EVALUATION_BATCH):
+        batch = batch.to(device)
+        counts += task.count_errors(model(batch.inputs)[0], batch)
+    return counts
+
+
+def learning_rate(config: SupervisedConfig, iteration: int) -> float:
+    """The learning rate of an iteration, counted from 0."""
+    rise = min(1.0, (iteration + 1) / config.warmup) if config.warmup else 1.0
+    done = iteration / config.iterations
+    fall = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}
+    return config.learning_rate * rise * fall[config.schedule]
+
+
+def process_share() -> tuple[int, int]:
+    """This process's number, and how many share the batch."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

@@ -1,0 +1,148 @@
+"""Train a memory core on a supervised task.
+
+python scripts/train_supervised.py --task dictionary --instance 2
+python scripts/train_supervised.py --task babi --babi-tasks 1 --data PATH
+python scripts/train_supervised.py --resume runs/dictionary-mnm-p-seed0
+torchrun --nproc-per-node 2 scripts/train_supervised.py --task double-copy
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from rich.console import Console
+from torch import distributed
+from torch.utils.tensorboard import SummaryWriter
+
+from mnm_rl.cores import CORES
+from mnm_rl.training import NonFiniteError
+from mnm_rl.training.config import PAPER_SIZES, SupervisedConfig, config_from_dict, config_to_dict
+from mnm_rl.training.display import TrainingDisplay
+from mnm_rl.training.model import count_parameters, seeded_model
+from mnm_rl.training.runs import create_run, open_run
+from mnm_rl.training.supervised import SupervisedTrainer, process_share
+
+
+@dataclass(frozen=True)
+class Args:
+    """Where to run, and what."""
+
+    run: tyro.conf.OmitArgPrefixes[SupervisedConfig] = field(default_factory=SupervisedConfig)
+    log_dir: str | None = None
+    """Folder of the run; runs/TASK-CORE-seedN if not given."""
+    resume: str | None = None
+    """Folder of a run to go on with. Its settings are used; only --iterations may be given anew."""
+    device: str = "cpu"
+    """cpu or cuda."""
+    threads: int = 1
+    """Processor threads of each process."""
+    tensorboard: bool = True
+    """Write TensorBoard scalars beside the CSV files."""
+    quiet: bool = False
+    """No progress display."""
+
+
+def main(args: Args) -> None:
+    """Set up the run and train."""
+    torch.set_num_threads(args.threads)
+    if "WORLD_SIZE" in os.environ and not distributed.is_initialized():
+        distributed.init_process_group("nccl" if args.device == "cuda" else "gloo")
+    trainer, directory = _resume(args) if args.resume else _create(args)
+    main_process = trainer.is_main
+    console = Console(quiet=args.quiet or not main_process)
+    _describe(trainer, directory, console)
+    writer = SummaryWriter(directory) if args.tensorboard and main_process else None
+    display = TrainingDisplay(console, trainer.config.iterations, trainer.progress.iteration)
+
+    def report(kind: str, row: dict[str, Any]) -> None:
+        display.update(kind, row)
+        for name, value in row.items():
+            if writer is not None and name != "iteration":
+                writer.add_scalar(f"{kind}/{name}", value, row["iteration"])
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with display:
+            trainer.train(report)
+    except KeyboardInterrupt:
+        trainer.save()
+        console.print(f"Stopped at iteration {trainer.progress.iteration}. Go on with: --resume {directory}")
+        sys.exit(130)
+    finally:
+        if writer is not None:
+            writer.close()
+    best = trainer.progress.best_error
+    console.print(f"Best validation error {best:.2%}. Test it with: python scripts/evaluate.py {directory}")
+
+
+def _create(args: Args) -> tuple[SupervisedTrainer, Path]:
+    """A new run, its folder made."""
+    config = args.run
+    directory = Path(args.log_dir or f"runs/{config.task}-{config.core}-seed{config.seed}")
+    task = config.make_task()
+    trainer = SupervisedTrainer(config, task, directory, args.device)
+    if process_share()[0] == 0:
+        create_run(directory, "supervised", config_to_dict(config))
+    return trainer, directory
+
+
+def _resume(args: Args) -> tuple[SupervisedTrainer, Path]:
+    """An existing run, at its checkpoint."""
+    directory = Path(args.resume or "")
+    config = config_from_dict(open_run(directory, "supervised"))
+    defaults = SupervisedConfig()
+    for name, value in config_to_dict(args.run).items():
+        if value not in (getattr(defaults, name), getattr(config, name)) and name != "iterations":
+            raise ValueError(
+                f"The run in {directory} has {name} {getattr(config, name)}, not {value}; a resumed run keeps "
+                "its settings, except for iterations."
+            )
+    if args.run.iterations != defaults.iterations:
+        config = replace(config, iterations=args.run.iterations)
+    trainer = SupervisedTrainer(config, config.make_task(), directory, args.device)
+    trainer.load(directory)
+    return trainer, directory
+
+
+def _describe(trainer: SupervisedTrainer, directory: Path, console: Console) -> None:
+    """What is trained, and how its size compares with the other cores'."""
+    config, sizes = trainer.config, PAPER_SIZES[trainer.config.task]
+    console.print(
+        f"{config.task} with {config.core}, batch {trainer.batch_size}, seed {config.seed}: {directory}"
+    )
+    for note in getattr(trainer.task, "notes", []):
+        console.print(note)
+    counts = [f"{config.core} {count_parameters(trainer.model):,} (this run)"]
+    for core in CORES:
+        if core != config.core:
+            other = replace(config, core=core, core_kwargs="{}", heads=None)
+            embedding = config.embedding_size or sizes.embedding_size
+            model = seeded_model(trainer.task, core, embedding, other.core_settings(), seed=0)
+            counts.append(f"{core} {count_parameters(model):,}")
+    console.print("Parameters: " + ", ".join(counts))
+
+
+def run_from_command_line() -> None:
+    """Turn bad input into one sentence and exit status 2."""
+    try:
+        main(tyro.cli(Args, description=__doc__))
+    except (ValueError, TypeError) as error:
+        print(f"train_supervised.py: {error}", file=sys.stderr)
+        sys.exit(2)
+    except NonFiniteError as error:
+        print(f"train_supervised.py: {error} The last checkpoint stands.", file=sys.stderr)
+        sys.exit(1)
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    run_from_command_line()

@@ -1,0 +1,113 @@
+"""What all supervised tasks promise to the trainer, and how errors are counted."""
+
+import pytest
+import torch
+
+from mnm_rl.tasks import Batch, DictionaryTask, DoubleCopyTask, ErrorCounts, PrioritySortTask
+from mnm_rl.tasks.base import count_bit_errors, count_symbol_errors, symbol_loss
+
+TASKS = [DictionaryTask(4, 2), DoubleCopyTask(5), PrioritySortTask(6, 4)]
+every_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: type(task).__name__)
+
+
+def same(one: Batch, other: Batch) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@every_task
+def test_a_batch_is_a_function_of_its_index_and_seed(task):
+    batch = task.training_batch(3, 8, seed=1)
+    assert same(batch, task.training_batch(3, 8, seed=1))
+    assert not same(batch, task.training_batch(4, 8, seed=1))
+    assert not same(batch, task.training_batch(3, 8, seed=2))
+
+
+@every_task
+def test_held_out_sets_are_fixed_and_different(task):
+    valid = list(task.evaluation_batches("valid", 300))
+    assert [len(batch.lengths) for batch in valid] == [300, 300, 300, 100]
+    again = list(task.evaluation_batches("valid", 300))
+    assert all(same(a, b) for a, b in zip(valid, again, strict=True))
+    assert not same(valid[0], next(task.evaluation_batches("test", 300)))
+    with pytest.raises(ValueError, match="Unknown set 'train'; known sets: valid, test"):
+        next(task.evaluation_batches("train", 300))
+
+
+@every_task
+def test_perfect_and_hopeless_predictions(task):
+    batch = task.training_batch(0, 8, seed=1)
+    right = (
+        20 * torch.nn.functional.one_hot(batch.targets, task.output_size).float() - 10
+        if batch.targets.dim() == 2
+        else 20 * batch.targets - 10
+    )
+    assert task.count_errors(right, batch).symbol_error == 0
+    assert task.count_errors(right, batch).answers == 8
+    assert task.count_errors(-right, batch).symbol_error == 1
+    assert task.count_errors(-right, batch).answer_error == 1
+    assert task.loss(right, batch) / batch.asked.sum() < 1e-3
+    assert task.loss(-right, batch) / batch.asked.sum() > 1
+
+
+def test_double_copy_asks_for_the_input_twice():
+    batch = DoubleCopyTask(4).training_batch(0, 3, seed=0)
+    for b in range(3):
+        shown = batch.inputs[:4, b].tolist()
+        assert batch.inputs[4:, b].tolist() == [10] + 8 * [11]
+        assert batch.asked[:, b].tolist() == 5 * [False] + 8 * [True]
+        assert batch.targets[5:, b].tolist() == shown + shown
+        assert max(shown) < 10
+
+
+def test_priority_sort_asks_for_the_highest_priorities_first():
+    batch = PrioritySortTask(6, 4).training_batch(0, 3, seed=0)
+    for b in range(3):
+        shown = batch.inputs[:6, b]
+        order = sorted(range(6), key=lambda i: -shown[i, 8].item())
+        assert batch.targets[7:, b].tolist() == [shown[i, :8].tolist() for i in order[:4]]
+        assert batch.inputs[:, b, 9].tolist() == 6 * [0] + [1] + 4 * [0]
+        assert batch.inputs[7:, b].abs().sum() == 0
+        assert batch.asked[:, b].tolist() == 7 * [False] + 4 * [True]
+
+
+def test_paper_sizes():
+    assert len(DoubleCopyTask().training_batch(0, 1, 0).inputs) == 151
+    assert PrioritySortTask().training_batch(0, 1, 0).targets.shape == (37, 1, 8)
+
+
+def test_bad_sizes_are_named():
+    with pytest.raises(ValueError, match="length must be at least 1, got 0"):
+        DoubleCopyTask(0)
+    with pytest.raises(ValueError, match="predicted must be from 1 to the number of vectors, 4, got 5"):
+        PrioritySortTask(4, 5)
+
+
+def test_an_answer_is_right_when_all_its_symbols_are():
+    targets = torch.tensor([[0, 1], [1, 1], [2, 0], [2, 0]])
+    answers = torch.tensor([[-1, -1], [0, 0], [0, 1], [1, 1]])
+    batch = Batch(targets, targets, answers, torch.tensor([4, 3]), torch.tensor([7, 9]))
+    predicted = torch.tensor([[1, 0], [1, 1], [0, 0], [2, 0]])
+    logits = torch.nn.functional.one_hot(predicted, 3).float()
+    counts = count_symbol_errors(logits, batch)
+    assert (counts.wrong_symbols, counts.symbols) == (1, 6)
+    assert (counts.wrong_answers, counts.answers) == (1, 4)
+    assert counts.by_kind == {7: (1, 2), 9: (0, 2)}
+    assert batch.present.tolist() == [[True, True], [True, True], [True, True], [True, False]]
+    expected = torch.nn.functional.cross_entropy(
+        logits[1:].flatten(0, 1), targets[1:].flatten(), reduction="sum"
+    )
+    torch.testing.assert_close(symbol_loss(logits, batch), expected)
+
+
+def test_bit_errors():
+    targets = torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]])
+    batch = Batch(targets, targets, torch.zeros(2, 1).long(), torch.tensor([2]), torch.tensor([0]))
+    counts = count_bit_errors(torch.tensor([[[3.0, -1.0]], [[-0.1, 2.0]]]), batch)
+    assert (counts.wrong_symbols, counts.symbols, counts.wrong_answers, counts.answers) == (1, 4, 1, 1)
+
+
+def test_counts_add_up():
+    one = ErrorCounts(1, 4, 1, 2, {1: (1, 1), 2: (0, 1)})
+    total = one + ErrorCounts(0, 4, 0, 2, {2: (0, 1), 3: (0, 1)})
+    assert (total.symbol_error, total.answer_error) == (1 / 8, 1 / 4)
+    assert total.by_kind == {1: (1, 1), 2: (0, 2), 3: (0, 1)}
