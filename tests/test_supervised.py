@@ -1,0 +1,260 @@
+"""The supervised trainer: resuming, early stopping, sharing a batch between processes, and its script."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed, multiprocessing
+
+from mnm_rl.training import NonFiniteError
+from mnm_rl.training.config import SupervisedConfig, config_from_dict, config_to_dict
+from mnm_rl.training.curves import CurveFile, read_curve
+from mnm_rl.training.runs import load_state, read_run
+from mnm_rl.training.supervised import SupervisedTrainer, evaluate, learning_rate
+
+SCRIPT = str(Path(__file__).parent.parent / "scripts" / "train_supervised.py")
+SMALL = SupervisedConfig(
+    instance=1,
+    hidden_size=8,
+    embedding_size=6,
+    batch_size=4,
+    core_kwargs='{"key_size": 4, "value_size": 4, "memory_widths": [5]}',
+    iterations=12,
+    validate_every=5,
+    log_every=4,
+    checkpoint_minutes=1e-9,
+)
+
+
+@pytest.fixture(autouse=True)
+def _few_held_out_episodes(monkeypatch):
+    monkeypatch.setattr("mnm_rl.tasks.generated.GeneratedTask.held_out_episodes", 20)
+
+
+def trained(config: SupervisedConfig, directory: Path | None = None) -> SupervisedTrainer:
+    if directory is not None:
+        directory.mkdir(exist_ok=True)
+    trainer = SupervisedTrainer(config, config.make_task(), directory)
+    trainer.train()
+    return trainer
+
+
+def same_parameters(one: SupervisedTrainer, other: SupervisedTrainer) -> bool:
+    pairs = zip(one.model.state_dict().values(), other.model.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SMALL,
+        replace(SMALL, core="mnm-g", task="double-copy", instance=None, length=3),
+        replace(SMALL, core="lstm-salu", task="priority-sort", instance=None, core_kwargs="{}"),
+        replace(SMALL, core="lstm", core_kwargs="{}"),
+    ],
+    ids=lambda config: f"{config.task}-{config.core}",
+)
+def test_a_resumed_run_is_the_run_that_never_stopped(config, tmp_path):
+    whole = trained(config, tmp_path / "whole")
+    trained(replace(config, iterations=7), tmp_path / "parts")
+    resumed = SupervisedTrainer(config, config.make_task(), tmp_path / "parts")
+    resumed.load(tmp_path / "parts")
+    assert resumed.progress.iteration == 7
+    resumed.train()
+    assert same_parameters(whole, resumed)
+    one, other = (read_curve(tmp_path / name / "train.csv") for name in ("whole", "parts"))
+    assert one["iteration"] == other["iteration"] == [4, 8, 12]
+    assert one["loss"] == other["loss"]
+    assert one["symbol_error"] == other["symbol_error"]
+
+
+def test_training_is_deterministic_and_depends_on_the_seed():
+    one, other = trained(SMALL), trained(SMALL)
+    assert same_parameters(one, other)
+    assert not same_parameters(one, trained(replace(SMALL, seed=1)))
+
+
+def test_training_lowers_the_loss(tmp_path):
+    config = replace(SMALL, core="lstm", core_kwargs="{}", task="double-copy", instance=None, length=1)
+    trained(replace(config, learning_rate=0.01, iterations=60, hidden_size=30), tmp_path)
+    losses = read_curve(tmp_path / "train.csv")["loss"]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_best_parameters_are_those_of_the_lowest_validation_error(tmp_path):
+    trainer = trained(replace(SMALL, validate_every=2), tmp_path)
+    errors = read_curve(tmp_path / "valid.csv")["symbol_error"]
+    assert trainer.progress.best_error == pytest.approx(min(errors))
+    trainer.model.load_state_dict(load_state(tmp_path / "best.pt")["model"])
+    counts = evaluate(trainer.model, trainer.task, "valid")
+    assert counts.symbol_error == pytest.approx(min(errors))
+
+
+def test_early_stopping():
+    config = replace(SMALL, iterations=1000, validate_every=1, learning_rate=1e-12, patience=3)
+    assert trained(config).progress.iteration == 4
+    assert trained(replace(config, stop_error=1.0)).progress.iteration == 1
+
+
+def test_learning_rate_schedules():
+    config = replace(SMALL, iterations=100, warmup=10, schedule="linear", learning_rate=1.0)
+    assert learning_rate(config, 0) == pytest.approx(0.1)
+    assert learning_rate(config, 50) == pytest.approx(0.5)
+    assert learning_rate(replace(config, schedule="cosine"), 50) == pytest.approx(0.5)
+    assert learning_rate(replace(config, schedule="constant"), 99) == 1.0
+
+
+def test_non_finite_updates_end_the_run_and_leave_the_checkpoint(tmp_path):
+    config = replace(SMALL, learning_rate=1e37, iterations=50, checkpoint_minutes=1e9)
+    trainer = SupervisedTrainer(config, config.make_task(), tmp_path)
+    trainer.save()
+    with pytest.raises(NonFiniteError, match="20 times in a row, the last time at iteration 21"):
+        trainer.train()
+    state = load_state(tmp_path / "checkpoint.pt")
+    assert all(value.isfinite().all() for value in state["model"].values())
+    assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
+
+
+def _gradient_of_a_share(rank: int, processes: int, config: SupervisedConfig, folder: str) -> None:
+    torch.set_num_threads(1)
+    store = distributed.FileStore(f"{folder}/store", processes)
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=processes)
+    trainer = SupervisedTrainer(config, config.make_task(), None)
+    trainer.loss(trainer.task.training_batch(0, trainer.batch_size, 0))[0].backward()
+    if rank == 0:
+        torch.save([p.grad for p in trainer.model.parameters()], f"{folder}/gradient.pt")
+    distributed.destroy_process_group()
+
+
+def test_two_processes_have_the_gradient_of_the_whole_batch(tmp_path):
+    alone = SupervisedTrainer(SMALL, SMALL.make_task(), None)
+    alone.loss(alone.task.training_batch(0, 4, 0))[0].backward()
+    arguments = (2, SMALL, str(tmp_path))
+    multiprocessing.spawn(_gradient_of_a_share, arguments, nprocs=2)  # pyright: ignore
+    shared = torch.load(tmp_path / "gradient.pt")
+    for one, other in zip(alone.model.parameters(), shared, strict=True):
+        torch.testing.assert_close(one.grad, other, rtol=1e-4, atol=1e-7)
+
+
+def test_config_survives_json():
+    config = replace(SMALL, learning_rate=3e-4)
+    assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(core="elman"), "Unknown core 'elman'; known cores: mnm-p"),
+        (dict(core="lstm", heads=2), "The core lstm has no heads"),
+        (dict(core_kwargs="heads=3"), "core_kwargs must be JSON"),
+        (dict(core_kwargs="[3]"), "core_kwargs must be a JSON object"),
+        (dict(iterations=0), "iterations must be at least 1, got 0"),
+        (dict(learning_rate=-1.0), "learning_rate must be positive, got -1.0"),
+        (dict(task="double-copy", instance=2), "belong to the task dictionary, not to double-copy"),
+        (dict(instance=2, length=3), "either an instance or support_size and length"),
+        (dict(support_size=2), "go together"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        SupervisedConfig(**settings)
+
+
+def test_curve_files_are_cut_where_a_run_goes_on(tmp_path):
+    path = tmp_path / "curve.csv"
+    curve = CurveFile(path, "iteration")
+    for iteration in (1, 2, 3):
+        curve.append({"iteration": iteration, "loss": 0.1 * iteration})
+    with path.open("a") as file:
+        file.write("4")  # a killed process can leave half a line
+    CurveFile(path, "iteration", after=2).append({"iteration": 3, "loss": 1.0})
+    assert read_curve(path) == {"iteration": [1, 2, 3], "loss": [0.1, 0.2, 1.0]}
+
+
+def script(*arguments: str, **settings) -> subprocess.CompletedProcess:
+    command = [sys.executable, SCRIPT, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **settings)
+
+
+SCRIPT_ARGUMENTS = [
+    *(
+        "--instance",
+        "1",
+        "--hidden-size",
+        "8",
+        "--embedding-size",
+        "6",
+        "--batch-size",
+        "4",
+        "--no-tensorboard",
+    ),
+    *(
+        "--core-kwargs",
+        '{"key_size": 4, "value_size": 4}',
+        "--checkpoint-minutes",
+        "1e-9",
+        "--log-every",
+        "1",
+    ),
+]
+
+
+def test_a_run_killed_again_and_again_always_resumes(tmp_path):
+    folder = str(tmp_path / "run")
+    arguments = [*SCRIPT_ARGUMENTS, "--iterations", "100000", "--log-dir", folder]
+    reached = 0
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, SCRIPT, *arguments], stdout=subprocess.DEVNULL)
+        _wait_for_progress(tmp_path / "run", reached + 20)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        reached = load_state(tmp_path / "run" / "checkpoint.pt")["progress"]["iteration"]
+        arguments = ["--resume", folder, "--no-tensorboard"]
+    assert reached >= 60
+    done = script("--resume", folder, "--iterations", str(reached + 5), "--no-tensorboard")
+    assert done.returncode == 0, done.stderr
+    iterations = read_curve(tmp_path / "run" / "train.csv")["iteration"]
+    assert iterations == list(range(1, reached + 6))
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def _wait_for_progress(folder: Path, iteration: int) -> None:
+    path = folder / "checkpoint.pt"
+    for _ in range(1200):
+        if path.exists() and load_state(path)["progress"]["iteration"] >= iteration:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"no checkpoint at iteration {iteration}")
+
+
+def test_the_script_refuses_what_it_cannot_do(tmp_path):
+    used = tmp_path / "used"
+    used.mkdir()
+    (used / "precious.txt").write_text("here before")
+    refused = script(*SCRIPT_ARGUMENTS, "--log-dir", str(used))
+    assert refused.returncode == 2
+    assert "is not an empty folder" in refused.stderr
+    assert os.listdir(used) == ["precious.txt"]
+    nothing = script("--resume", str(tmp_path / "nothing"))
+    assert nothing.returncode == 2
+    assert "There is no run in" in nothing.stderr
+
+
+def test_a_checkpoint_of_another_core_or_half_a_checkpoint_is_refused(tmp_path):
+    trained(SMALL, tmp_path)
+    other = replace(SMALL, core="lstm", core_kwargs="{}")
+    with pytest.raises(ValueError, match="is of core mnm-p, not lstm"):
+        SupervisedTrainer(other, other.make_task(), None).load(tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="incomplete or damaged"):
+        SupervisedTrainer(SMALL, SMALL.make_task(), None).load(tmp_path)
+    with pytest.raises(ValueError, match="There is no run in"):
+        read_run(tmp_path)
