@@ -16,7 +16,8 @@ from torch import distributed, multiprocessing
 from mnm_rl.training import NonFiniteError
 from mnm_rl.training.config import SupervisedConfig, config_from_dict, config_to_dict
 from mnm_rl.training.curves import CurveFile, read_curve
-from mnm_rl.training.runs import load_state, read_run
+from mnm_rl.training.evaluation import describe_errors, evaluate_run
+from mnm_rl.training.runs import create_run, load_state, read_run
 from mnm_rl.training.supervised import SupervisedTrainer, evaluate, learning_rate
 
 SCRIPT = str(Path(__file__).parent.parent / "scripts" / "train_supervised.py")
@@ -258,3 +259,15 @@ def test_a_checkpoint_of_another_core_or_half_a_checkpoint_is_refused(tmp_path):
         SupervisedTrainer(SMALL, SMALL.make_task(), None).load(tmp_path)
     with pytest.raises(ValueError, match="There is no run in"):
         read_run(tmp_path)
+
+
+def test_a_run_is_evaluated_with_its_best_parameters(tmp_path):
+    trainer = trained(replace(SMALL, validate_every=2), tmp_path)
+    (tmp_path / "config.json").unlink(missing_ok=True)
+    create_run(tmp_path / "copy", "supervised", config_to_dict(trainer.config))
+    (tmp_path / "best.pt").rename(tmp_path / "copy" / "best.pt")
+    config, task, counts = evaluate_run(tmp_path / "copy", "valid")
+    assert counts.symbol_error == pytest.approx(trainer.progress.best_error)
+    text = describe_errors(config, task, counts, "valid")
+    assert text.startswith("dictionary, mnm-p, seed 0: valid error ")
+    assert f"{counts.symbol_error:.3%} of 20 symbols" in text

@@ -59,7 +59,7 @@ class SupervisedConfig:
 
     data: str | None = None
     """babi: folder or archive with the official files; otherwise MNM_BABI_DATA, then the usual places."""
-    babi_tasks: str = "all"
+    babi_tasks: str = "1-20"
     """babi: tasks to learn jointly, such as 1,4,6 or 1-5,19."""
     babi_size: Literal["10k", "1k"] = "10k"
     """babi: questions per task in the training files."""
@@ -122,8 +122,13 @@ class SupervisedConfig:
             raise ValueError(f"The core {self.core} has no heads.")
         return {**settings, **parse_settings(self.core_kwargs)}
 
-    def make_task(self) -> Task:
-        """The task, with its data read."""
+    def make_task(self, data: str | None = None, vocabulary: dict[str, Any] | None = None) -> Task:
+        """The task, with its data read.
+
+        Args:
+            data: where bAbI's files are, instead of the configured place.
+            vocabulary: that of a trained model, instead of the one that the training files give.
+        """
         if self.task == "dictionary":
             if self.support_size is not None and self.length is not None:
                 return DictionaryTask(self.support_size, self.length)
@@ -132,15 +137,16 @@ class SupervisedConfig:
             return DoubleCopyTask() if self.length is None else DoubleCopyTask(self.length)
         if self.task == "priority-sort":
             return PrioritySortTask()
-        from mnm_rl.tasks.babi import BabiTask, parse_task_numbers
+        from mnm_rl.tasks.babi import BabiTask, Vocabulary, parse_tasks
 
         return BabiTask(
-            data=self.data,
-            tasks=parse_task_numbers(self.babi_tasks),
+            data=data or self.data,
+            tasks=parse_tasks(self.babi_tasks),
             size=self.babi_size,
             format=self.babi_format,
             supplement=self.babi_supplement,
             max_length=self.max_length,
+            saved_vocabulary=None if vocabulary is None else Vocabulary.from_dict(vocabulary),
         )
 
 

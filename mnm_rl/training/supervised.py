@@ -220,7 +220,9 @@ class SupervisedTrainer:
         }
 
     def _parameters(self) -> dict[str, Any]:
-        return {"config": config_to_dict(self.config), "model": self.model.state_dict()}
+        parameters = {"config": config_to_dict(self.config), "model": self.model.state_dict()}
+        vocabulary = getattr(self.task, "vocabulary", None)
+        return parameters if vocabulary is None else {**parameters, "vocabulary": vocabulary.to_dict()}
 
     def save(self) -> None:
         """Write the checkpoint, if there is a folder for it."""

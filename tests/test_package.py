@@ -1,0 +1,45 @@
+"""The package as it is installed, and what the README promises about it."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_every_package_is_listed_for_installation():
+    found = set()
+    for top, name in (("mnm_rl", "mnm_rl"), ("envs", "mnm_rl.envs"), ("agents", "mnm_rl.agents")):
+        for init in (ROOT / top).rglob("__init__.py"):
+            found.add(".".join([name, *init.parent.relative_to(ROOT / top).parts]))
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == found
+
+
+def test_importing_the_package_does_not_import_what_it_only_registers():
+    code = "import sys, mnm_rl; print([m for m in ('stable_baselines3', 'pygame', 'minigrid') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_dependency_is_bounded():
+    project = PROJECT["project"]
+    extras = [line for extra in project["optional-dependencies"].values() for line in extra]
+    for requirement in [*project["dependencies"], *extras]:
+        assert ">=" in requirement, requirement
+        assert "<" in requirement, requirement
+
+
+def test_ci_installs_and_tests_with_the_commands_of_the_readme():
+    command = next(
+        line for line in (ROOT / "README.md").read_text().splitlines() if ".venv/bin/pytest" in line
+    )
+    setup, install, test = (part.strip() for part in command.split("&&"))
+    script = (ROOT / ".ci" / "run").read_text()
+    assert setup == "python3 -m venv .venv"
+    assert 'python3 -m venv "$venv"' in script
+    assert install == ".venv/bin/pip install -c constraints.txt -e '.[dev]'"
+    assert "\"$venv/bin/pip\" install -c constraints.txt -e '.[dev]'" in script
+    assert test == ".venv/bin/pytest"
+    assert '"$venv/bin/pytest"' in script
