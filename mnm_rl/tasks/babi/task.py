@@ -1,0 +1,174 @@
+"""The 20 bAbI question answering tasks as a supervised task (Munkhdalai et al. 2019, section 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import get_args
+
+import numpy as np
+from torch import Tensor
+
+from mnm_rl.tasks.babi.dataset import ALL_TASKS, Dataset, Size, load_dataset
+from mnm_rl.tasks.babi.encoding import Format, Sequences
+from mnm_rl.tasks.babi.files import Source, find_source
+from mnm_rl.tasks.babi.order import Balance, TrainingOrder
+from mnm_rl.tasks.babi.report import describe_sequences, dropped_note
+from mnm_rl.tasks.babi.vocabulary import Vocabulary
+from mnm_rl.tasks.base import Batch, ErrorCounts, count_symbol_errors, symbol_loss
+
+
+@dataclass(eq=False)
+class BabiTask:
+    """Word-level question answering: one placeholder for each word of an answer, and loss only there.
+
+    The data are read, checked and encoded at once, so that whatever is wrong with them is said before any
+    training. An answer of several words counts as right only when every word is right.
+
+    Raises:
+        ValueError: if an option or the data are unusable; the message says which.
+    """
+
+    data: str | None = None
+    """The official archive, or a folder with it or what comes out of it; else see ``files.find_source``."""
+    tasks: tuple[int, ...] = ALL_TASKS
+    """Numbers of the tasks that are trained jointly."""
+    size: Size = "10k"
+    """9,000 or 900 training questions for each task."""
+    format: Format = "question"
+    """One sequence for each question, or one for each story with all its questions."""
+    supplement: bool = False
+    """Add the synthetic stories to task 3's training set, where the real file is missing."""
+    max_length: int | None = None
+    """Leave longer sequences out of training, never out of evaluation. They are not cut: without its start
+    a story may not hold what is asked for."""
+    balance: Balance = "questions"
+    """What is drawn equally often in training: every question, or every task. They differ where a task has
+    fewer questions (task 3's real subset) and where stories hold one question or several (story format)."""
+    pool_batches: int = 100
+    """Batches that are sorted by length together: more means less padding."""
+    mixing: float = 0.3
+    """How freely lengths are sorted; see :class:`mnm_rl.tasks.babi.order.TrainingOrder`."""
+    saved_vocabulary: Vocabulary | None = None
+    """That of a trained model; without it, the words of the training files of all 20 tasks."""
+    input_features: None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._check_options()
+        self.source: Source = find_source(self.data)
+        dataset = load_dataset(self.source, self.size, self.tasks, self.supplement, self.saved_vocabulary)
+        self._dataset: Dataset = dataset
+        self.sequences = {split: Sequences(corpus, self.format) for split, corpus in dataset.splits.items()}
+        self.order = self._order_training()
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary in use, given or built; save its ``to_dict()`` with the model."""
+        return self._dataset.vocabulary
+
+    @property
+    def input_symbols(self) -> int:
+        """Size of the vocabulary: 159 for the official data."""
+        return len(self.vocabulary)
+
+    @property
+    def output_size(self) -> int:
+        """Any symbol may be predicted."""
+        return len(self.vocabulary)
+
+    @property
+    def epoch_sequences(self) -> int:
+        """Training sequences in one pass."""
+        return self.order.epoch
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What every log and table must say: parts of the data that are missing, synthetic or left out."""
+        train = self.sequences["train"]
+        return self._dataset.notes + dropped_note(train, self.max_length)
+
+    def describe(self) -> str:
+        """Lines that say what is trained on, with numbers of questions and lengths by task, and the notes."""
+        balance = f"every {'task' if self.balance == 'tasks' else 'question'} equally often"
+        head = f"bAbI {self.size}, one sequence per {self.format}, {balance}, {self.input_symbols} symbols"
+        return "\n".join(
+            [f"{head}, from {self.source.path}", *describe_sequences(self.sequences), *self.notes]
+        )
+
+    def training_batch(self, index: int, batch_size: int, seed: int) -> Batch:
+        """Sequences of similar lengths; always ``batch_size`` of them."""
+        return self.sequences["train"].batch(self.order.batch(index, batch_size, seed))
+
+    def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
+        """All sequences of a set, shortest first; the last batch may be smaller.
+
+        Raises:
+            ValueError: if there is no such set.
+        """
+        if split not in self.sequences:
+            raise ValueError(f"Unknown set {split!r}; known sets: {', '.join(self.sequences)}.")
+        sequences = self.sequences[split]
+        order = np.argsort(sequences.lengths, kind="stable")
+        return (
+            sequences.batch(order[start : start + batch_size]) for start in range(0, len(order), batch_size)
+        )
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy, summed over the words of the answers; ``logits`` is ``[T, B, symbols]``."""
+        return symbol_loss(logits, batch)
+
+    def count_errors(self, logits: Tensor, batch: Batch) -> ErrorCounts:
+        """Wrong words and wrong answers, the answers also by task."""
+        return count_symbol_errors(logits, batch)
+
+    def _check_options(self) -> None:
+        self.tasks = tuple(sorted(self.tasks))
+        check_tasks(self.tasks)
+        for name, kind in (("size", Size), ("format", Format), ("balance", Balance)):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(
+                    f"Unknown {name} {getattr(self, name)!r}; known: {', '.join(get_args(kind))}."
+                )
+        if self.pool_batches < 1:
+            raise ValueError(f"pool_batches must be at least 1, got {self.pool_batches}.")
+        if not 0 <= self.mixing < float("inf"):
+            raise ValueError(f"mixing must be a number from 0 on, got {self.mixing}.")
+
+    def _order_training(self) -> TrainingOrder:
+        train = self.sequences["train"]
+        fits = train.lengths <= (train.lengths.max() if self.max_length is None else self.max_length)
+        if not fits.any():
+            raise ValueError(
+                f"No training sequence has {self.max_length} symbols or fewer; raise max_length."
+            )
+        return TrainingOrder(
+            train.lengths, train.tasks, np.flatnonzero(fits), self.balance, self.pool_batches, self.mixing
+        )
+
+
+def parse_tasks(text: str) -> tuple[int, ...]:
+    """Numbers of tasks from a command line, such as ``"1,2,19"`` or ``"1-5,20"``.
+
+    Raises:
+        ValueError: if it is not a list of numbers of tasks.
+    """
+    tasks: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        ends = [int(end) for end in ([first, last] if dash else [first]) if end.isdecimal()]
+        if len(ends) != 1 + len(dash) or ends[0] > ends[-1]:
+            raise ValueError(f"{part!r} is not a bAbI task; write numbers from 1 to 20: 1,2,19 or 1-5,20.")
+        check_tasks(sorted({*ends}))
+        tasks += range(ends[0], ends[-1] + 1)
+    check_tasks(tasks)
+    return tuple(tasks)
+
+
+def check_tasks(tasks: tuple[int, ...] | list[int]) -> None:
+    """Raise a :class:`ValueError` unless these are different tasks, one at least."""
+    unknown = sorted(set(tasks) - set(ALL_TASKS))
+    if unknown or not tasks:
+        raise ValueError(f"No bAbI task {unknown[0] if unknown else 'given'}; known tasks: 1 to 20.")
+    if len(set(tasks)) < len(tasks):
+        raise ValueError(f"A bAbI task is given twice: {', '.join(map(str, tasks))}.")
