@@ -1,0 +1,129 @@
+"""Reference players, which give every score in the maze a meaning.
+
+    random   takes each action with the same probability
+    belief   is told the map only; close to the best that is possible without being told the goal
+    oracle   is told the goal and its own position; nobody can score more
+
+N mazes, O observation size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnm_rl.envs.belief import BeliefPlayer
+from mnm_rl.envs.oracle import OraclePlayer, RandomPlayer
+from mnm_rl.envs.rules import MazeRules, Mazes
+
+
+class Turn(NamedTuple):
+    """What a player may look at before it moves; only the oracle uses the last two."""
+
+    observations: NDArray[np.float32]
+    """What the agents see, shape [N, O]."""
+    cells: NDArray[np.intp]
+    """Where the agents are, shape [N]."""
+    goals: NDArray[np.intp]
+    """Where the goals are, shape [N]."""
+
+
+class Player(Protocol):
+    """Plays N mazes at once."""
+
+    def reset(self, num_mazes: int, generator: np.random.Generator) -> None:
+        """Get ready for new episodes in `num_mazes` mazes, with random numbers from `generator`."""
+        ...
+
+    def act(self, turn: Turn) -> NDArray[np.intp]:
+        """Return an action for each maze, shape [N]."""
+        ...
+
+
+class ReferencePlayer(Player, Protocol):
+    """A player whose score is also known exactly."""
+
+    def exact_score(self) -> float:
+        """Return the expected return of an episode."""
+        ...
+
+
+PLAYERS: dict[str, Callable[[MazeRules], ReferencePlayer]] = {
+    "random": RandomPlayer,
+    "belief": BeliefPlayer,
+    "oracle": OraclePlayer,
+}
+
+
+class EpisodeScores(NamedTuple):
+    """How a player did."""
+
+    mean: float
+    """Mean return of an episode."""
+    confidence: float
+    """Half the width of the 95% confidence interval of the mean: the score is mean +- confidence."""
+    returns: NDArray[np.float64]
+    """Return of each episode, shape [episodes]."""
+    exact: float | None
+    """The expected return, where it is known exactly."""
+
+
+def make_player(name: str, rules: MazeRules) -> ReferencePlayer:
+    """Build a player of `PLAYERS` by its name.
+
+    Raises:
+        ValueError: There is no such player, or it cannot play by these rules.
+    """
+    if name not in PLAYERS:
+        raise ValueError(f"there is no player {name!r}: choose one of {', '.join(PLAYERS)}.")
+    return PLAYERS[name](rules)
+
+
+def evaluate_player(
+    player: str | Player, episodes: int = 1000, seed: int = 0, **maze_kwargs: Any
+) -> EpisodeScores:
+    """Let a player play whole episodes.
+
+    Args:
+        player: A name in `PLAYERS` or a player.
+        episodes: How many; all are played side by side.
+        seed: Episode i is the first one of a maze seeded with seed + i.
+        **maze_kwargs: Arguments of the maze, as for `MazeEnv`.
+
+    Returns:
+        The scores.
+
+    Raises:
+        ValueError: An argument is not allowed; the message says what is.
+    """
+    rules = MazeRules(**maze_kwargs)
+    chosen = make_player(player, rules) if isinstance(player, str) else player
+    mazes = Mazes(rules, episodes)
+    mazes.seed(range(seed, seed + episodes))
+    mazes.begin_episodes()
+    chosen.reset(episodes, np.random.default_rng(seed))
+    for _ in range(rules.horizon):
+        mazes.step(chosen.act(Turn(mazes.observations(), mazes.cell, mazes.goal)))
+    returns = mazes.episode_return.copy()
+    spread = float(returns.std(ddof=1)) if episodes > 1 else float("nan")
+    exact = chosen.exact_score() if hasattr(chosen, "exact_score") else None  # type: ignore[attr-defined]
+    return EpisodeScores(float(returns.mean()), 1.96 * spread / episodes**0.5, returns, exact)
+
+
+def reference_scores(maze_kwargs: dict[str, Any], episodes: int, seed: int) -> dict[str, EpisodeScores]:
+    """Evaluate all players of `PLAYERS` on the same mazes.
+
+    Args:
+        maze_kwargs: Arguments of the maze, as for `MazeEnv`.
+        episodes: How many for each player.
+        seed: See `evaluate_player`.
+
+    Returns:
+        The scores under the keys "random", "belief" and "oracle". "belief" is left out where that player
+        cannot play: see the errors of `BeliefPlayer`.
+    """
+    names = [name for name in PLAYERS if name != "belief" or BeliefPlayer.can_play(MazeRules(**maze_kwargs))]
+    return {name: evaluate_player(name, episodes, seed, **maze_kwargs) for name in names}
