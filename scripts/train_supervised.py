@@ -101,8 +101,8 @@ def _resume(args: Args) -> tuple[SupervisedTrainer, Path]:
     for name, value in config_to_dict(args.run).items():
         if value not in (getattr(defaults, name), getattr(config, name)) and name != "iterations":
             raise ValueError(
-                f"The run in {directory} has {name} {getattr(config, name)}, not {value}; a resumed run keeps "
-                "its settings, except for iterations."
+                f"The run in {directory} has {name} {getattr(config, name)}, not {value}; "
+                "a resumed run keeps its settings, except for iterations."
             )
     if args.run.iterations != defaults.iterations:
         config = replace(config, iterations=args.run.iterations)

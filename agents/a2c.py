@@ -1,0 +1,408 @@
+"""Advantage actor-critic for recurrent policies, with back-propagation through whole rollouts.
+
+Dimensions: ``T`` time (n_steps), ``B`` environments (n_envs).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import maybe_make_env
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import explained_variance, obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+from torch.nn import functional as F
+
+from mnm_rl.agents.buffers import SequenceRolloutBuffer
+from mnm_rl.agents.checkpoint import (
+    capture_attributes,
+    capture_run_state,
+    check_checkpoint,
+    restore_run_state,
+)
+from mnm_rl.agents.distributions import ACTION_SPACES
+from mnm_rl.agents.policies import (
+    RecurrentActorCriticCnnPolicy,
+    RecurrentActorCriticPolicy,
+    RecurrentMultiInputActorCriticPolicy,
+    SequenceEvaluation,
+)
+from mnm_rl.agents.returns import advantages_and_returns
+from mnm_rl.training import GuardedOptimizer
+
+EntropyKind = Literal["entropy", "concentration"]
+
+
+class Losses(NamedTuple):
+    """Parts of the loss of one update, scalars."""
+
+    policy: Tensor
+    value: Tensor
+    entropy: Tensor
+    concentration: Tensor | None
+    meta: Tensor
+
+
+class RecurrentA2C(OnPolicyAlgorithm):
+    """A2C (Mnih et al. 2016) with any recurrent core of `mnm_rl.cores`.
+
+    One update per rollout of T steps in B environments::
+
+        loss = mean over T, B of [-log pi(a) A + vf_coef (V - R)^2 + meta_coef * meta_loss
+                                  + ent_coef * sum_a pi(a)^2   or   - ent_coef * entropy]
+
+    Acting computes actions only. Training runs the whole rollout through the core in one call, from the
+    recurrent state at its start, which gives values, log-probabilities and gradients at once: with one update
+    per rollout, the parameters are those that acted. Episodes may end anywhere in a rollout.
+
+    An update whose loss or gradient is not finite is skipped and counted (``train/skipped_updates``).
+
+    State-dependent exploration (``use_sde``) is not available.
+
+    Args:
+        policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, or a class. Choose the core with
+            ``policy_kwargs={"core": "mnm-p", "core_kwargs": {"hidden_size": 200}}``.
+        env: environment or its id.
+        learning_rate: number, or function of the remaining progress (1 to 0).
+        n_steps: T. Gradients do not reach back beyond a rollout.
+        gamma: discount per step.
+        gae_lambda: 1 for Monte-Carlo returns.
+        ent_coef: weight of the term that keeps the policy exploring.
+        entropy_kind: that term: minus the entropy, or the concentration ``sum_a pi(a)^2`` (Miconi et al.
+            2018), which is not defined for Box actions.
+        vf_coef: weight of the squared error of the values.
+        meta_coef: weight of the core's own loss.
+        max_grad_norm: gradients are scaled down to this norm.
+        normalize_advantage: to mean 0 and standard deviation 1 over the rollout.
+        bootstrap_time_limit: add ``gamma * V(last observation)`` where an episode was cut off by a time
+            limit, as Stable-Baselines3 does.
+        rollout_buffer_class: `SequenceRolloutBuffer` or a subclass.
+        rollout_buffer_kwargs: further arguments of it.
+        stats_window_size: episodes that ``rollout/ep_rew_mean`` averages over.
+        tensorboard_log: folder for TensorBoard.
+        policy_kwargs: arguments of the policy.
+        verbose: 0 for no output.
+        seed: of all random numbers.
+        device: where the policy runs.
+
+    Raises:
+        ValueError: spaces that cannot be served, an unknown core, or a number out of range.
+        TypeError: unknown setting of the core.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": RecurrentActorCriticPolicy,
+        "CnnPolicy": RecurrentActorCriticCnnPolicy,
+        "MultiInputPolicy": RecurrentMultiInputActorCriticPolicy,
+    }
+    policy: RecurrentActorCriticPolicy
+    rollout_buffer: SequenceRolloutBuffer  # pyright: ignore[reportIncompatibleVariableOverride]
+    core_state: Any
+    guard: GuardedOptimizer
+
+    def __init__(
+        self,
+        policy: str | type[RecurrentActorCriticPolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = 7e-4,
+        n_steps: int = 128,
+        gamma: float = 0.99,
+        gae_lambda: float = 1.0,
+        ent_coef: float = 0.0,
+        entropy_kind: EntropyKind = "entropy",
+        vf_coef: float = 0.5,
+        meta_coef: float = 1.0,
+        max_grad_norm: float = 0.5,
+        normalize_advantage: bool = False,
+        bootstrap_time_limit: bool = True,
+        rollout_buffer_class: type[SequenceRolloutBuffer] | None = None,
+        rollout_buffer_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ):
+        if env is not None:
+            env = maybe_make_env(env, verbose)
+            check_spaces(env.observation_space, env.action_space)
+        self.entropy_kind = entropy_kind
+        self.meta_coef = meta_coef
+        self.normalize_advantage = normalize_advantage
+        self.bootstrap_time_limit = bootstrap_time_limit
+        self.last_update: dict[str, float] = {}
+        self.callback_state: dict[str, Any] = {}
+        self._run_state: dict[str, Any] | None = None
+        self._rollout_start: tuple[dict[str, Any], dict[str, Any]] | None = None
+        super().__init__(
+            policy,
+            env,  # pyright: ignore[reportArgumentType]
+            learning_rate,
+            n_steps=n_steps,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            use_sde=False,
+            sde_sample_freq=-1,
+            rollout_buffer_class=rollout_buffer_class or SequenceRolloutBuffer,  # pyright: ignore
+            rollout_buffer_kwargs=rollout_buffer_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=_init_setup_model,
+        )
+
+    def _setup_model(self) -> None:
+        self._check_settings()
+        super()._setup_model()
+        self.guard = GuardedOptimizer(self.policy.optimizer, self.policy.parameters(), self.max_grad_norm)
+        self.core_state = self.policy.initial_state(self.n_envs)
+
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """Act for ``n_rollout_steps`` and fill the buffer; see the base class."""
+        assert isinstance(rollout_buffer, SequenceRolloutBuffer)
+        self.policy.set_training_mode(False)
+        self._remember_rollout_start()
+        rollout_buffer.start(self.core_state)
+        callback.on_rollout_start()
+        for step in range(n_rollout_steps):
+            obs, episode_starts = self._last_obs, self._last_episode_starts
+            actions, state = self.policy.act(obs, self.core_state, episode_starts)  # pyright: ignore
+            new_obs, rewards, dones, infos = env.step(self.policy.clip_actions(actions))
+            self.num_timesteps += env.num_envs
+            rollout_buffer.add(obs, actions, rewards, episode_starts)  # pyright: ignore
+            self._last_obs, self._last_episode_starts, self.core_state = new_obs, dones, state  # pyright: ignore
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return False
+            if dones.any():
+                self._update_info_buffer(infos, dones)
+                if self.bootstrap_time_limit:
+                    self._add_terminal_values(rollout_buffer.rewards[step], dones, infos)
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def train(self) -> None:
+        """Make one update from the rollout in the buffer."""
+        last_values = self._values_of_last_observations()
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        buffer = self.rollout_buffer
+        rollout = buffer.sequence()
+        evaluation = self.policy.evaluate_sequence(
+            rollout.observations, rollout.actions, buffer.state, rollout.episode_starts
+        )
+        values = evaluation.values.detach().cpu().numpy()
+        ended = np.concatenate([buffer.episode_starts[1:], self._last_episode_starts[None]])  # pyright: ignore
+        advantages, returns = advantages_and_returns(
+            buffer.rewards, values, last_values, ended, self.gamma, self.gae_lambda
+        )
+        losses = self._losses(evaluation, self._tensor(advantages), self._tensor(returns))
+        self._n_updates += 1
+        where = f"update {self._n_updates} ({self.num_timesteps} timesteps)"
+        info = self.guard.step(self._total(losses), where)
+        self._log(losses, info.grad_norm, float(explained_variance(values.ravel(), returns.ravel())))
+        self._rollout_start = None
+
+    def _losses(self, evaluation: SequenceEvaluation, advantages: Tensor, returns: Tensor) -> Losses:
+        if self.normalize_advantage:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        concentration = evaluation.concentration
+        return Losses(
+            policy=-(evaluation.log_probs * advantages).mean(),
+            value=F.mse_loss(evaluation.values, returns),
+            entropy=evaluation.entropy.mean(),
+            concentration=None if concentration is None else concentration.mean(),
+            meta=evaluation.meta_loss.mean(),
+        )
+
+    def _total(self, losses: Losses) -> Tensor:
+        use_entropy = self.entropy_kind == "entropy" or losses.concentration is None
+        exploration = -losses.entropy if use_entropy else losses.concentration
+        return (
+            losses.policy
+            + self.vf_coef * losses.value
+            + self.ent_coef * exploration
+            + self.meta_coef * losses.meta
+        )
+
+    def _add_terminal_values(
+        self, rewards: NDArray[np.float32], dones: NDArray[np.bool_], infos: list[dict[str, Any]]
+    ) -> None:
+        """Add gamma * V(last observation) to the rewards ``[B]`` of episodes that a time limit cut off."""
+        rows = [
+            int(row)
+            for row in np.flatnonzero(dones)
+            if infos[row].get("TimeLimit.truncated", False)
+            and infos[row].get("terminal_observation") is not None
+        ]
+        if not rows:
+            return
+        observations = [infos[row]["terminal_observation"] for row in rows]
+        batch = (
+            {key: np.stack([part[key] for part in observations]) for key in observations[0]}
+            if isinstance(observations[0], dict)
+            else np.stack(observations)
+        )
+        state = type(self.core_state)(*[field[rows] for field in self.core_state])
+        rewards[rows] += self.gamma * self._values(batch, state, np.zeros(len(rows), dtype=bool))
+
+    def _values_of_last_observations(self) -> NDArray[np.float32]:
+        """V of what follows the rollout, ``[B]``; of no interest where the episode has just ended."""
+        assert self._last_episode_starts is not None
+        if self._last_episode_starts.all():
+            return np.zeros(self.n_envs, dtype=np.float32)
+        return self._values(self._last_obs, self.core_state, self._last_episode_starts)
+
+    @torch.no_grad()
+    def _values(self, obs: Any, state: Any, starts: NDArray[np.bool_]) -> NDArray[np.float32]:
+        tensors = obs_as_tensor(obs, self.device)
+        return self.policy.predict_values(tensors, state, self._tensor(starts)).cpu().numpy()
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        return torch.as_tensor(array, device=self.device)
+
+    def _log(self, losses: Losses, grad_norm: float, explained: float) -> None:
+        self.last_update = {
+            "policy_loss": losses.policy.item(),
+            "value_loss": losses.value.item(),
+            "entropy": losses.entropy.item(),
+            "meta_loss": losses.meta.item(),
+            "grad_norm": grad_norm,
+            "explained_variance": explained,
+            "skipped_updates": self.guard.skipped,
+        }
+        if losses.concentration is not None:
+            self.last_update["concentration"] = losses.concentration.item()
+        if isinstance(self.action_space, spaces.Box):
+            self.last_update["std"] = self.policy.log_std.exp().mean().item()
+        for name, value in self.last_update.items():
+            self.logger.record(f"train/{name}", value)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "RecurrentA2C",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Train for ``total_timesteps`` more environment steps; see the base class."""
+        return super().learn(
+            total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
+        )
+
+    def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
+        """Save everything that the run needs to go on.
+
+        With an environment that offers ``get_state``/``set_state``, a save in the middle of a rollout stands
+        for the rollout's start: the steps since then have not been learned from, and the continued run takes
+        them again. Other environments keep their state to themselves; what is saved is the present.
+        """
+        attributes, self._run_state = self._rollout_start or self._present()
+        current = {name: getattr(self, name) for name in attributes}
+        vars(self).update(attributes)
+        try:
+            super().save(path, exclude, include)
+        finally:
+            vars(self).update(current)
+
+    @classmethod
+    def load(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls,
+        path: Any,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        core: str | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Load an agent.
+
+        With ``force_reset=False`` and the environment given, ``learn(..., reset_num_timesteps=False)`` goes
+        on as if the run had not been stopped: random generators and recurrent state are put back, and the
+        state of environments that offer ``set_state``. Otherwise the environment starts new episodes.
+
+        Args:
+            path: file or file-like object.
+            env: the environment to go on with; not needed for ``predict``.
+            device: where the policy runs.
+            custom_objects: replacements for saved objects.
+            print_system_info: of the saved agent.
+            force_reset: start new episodes.
+            core: name of the core that the checkpoint must be of; any if not given.
+            kwargs: attributes to change.
+
+        Raises:
+            ValueError: the file is missing, incomplete, or of another core.
+        """
+        check_checkpoint(path, core)
+        agent = super().load(
+            path, env, device, custom_objects, print_system_info, force_reset=force_reset, **kwargs
+        )
+        if env is not None and not force_reset and agent._run_state is not None:
+            restore_run_state(agent, agent._run_state)
+        if agent._run_state is not None:
+            agent.guard.load_state_dict(agent._run_state["guard"])
+        return agent
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "core_state", "guard", "_rollout_start"]
+
+    def _remember_rollout_start(self) -> None:
+        attributes, state = self._present()
+        self._rollout_start = None if state["env"] is None else (attributes, state)
+
+    def _present(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return capture_attributes(self), capture_run_state(self)
+
+    def _check_settings(self) -> None:
+        if self.entropy_kind not in get_args(EntropyKind):
+            raise ValueError(f"entropy_kind must be entropy or concentration, got {self.entropy_kind!r}.")
+        if self.entropy_kind == "concentration" and isinstance(self.action_space, spaces.Box):
+            raise ValueError(
+                "entropy_kind='concentration' is not defined for Box actions; use entropy_kind='entropy'."
+            )
+        if self.n_steps < 1:
+            raise ValueError(f"n_steps must be at least 1, got {self.n_steps}.")
+        if not issubclass(self.rollout_buffer_class, SequenceRolloutBuffer):  # pyright: ignore
+            raise ValueError("rollout_buffer_class must be SequenceRolloutBuffer or a subclass of it.")
+
+
+def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:
+    """Raise a ValueError unless Stable-Baselines3's A2C takes the spaces."""
+    if not isinstance(action_space, ACTION_SPACES):
+        known = ", ".join(space.__name__ for space in ACTION_SPACES)
+        raise ValueError(f"The action space {action_space} cannot be served; what can: {known}.")
+    parts = (
+        observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"": observation_space}
+    )
+    for part in parts.values():
+        if not isinstance(part, ACTION_SPACES):
+            raise ValueError(
+                f"The observation space {observation_space} cannot be served; what can: Box, Discrete, "
+                "MultiDiscrete, MultiBinary, and a Dict of these."
+            )

@@ -1,0 +1,124 @@
+"""What a rollout stores: whole sequences, and the recurrent state at their start only.
+
+Dimensions: ``T`` time, ``B`` environments.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.buffers import BaseBuffer
+from stable_baselines3.common.preprocessing import get_obs_shape
+from torch import Tensor
+
+Observations = NDArray[Any] | dict[str, NDArray[Any]]
+
+
+class RolloutSequence(NamedTuple):
+    """A full rollout as tensors."""
+
+    observations: Tensor | dict[str, Tensor]
+    """``[T, B, *observation_shape]``."""
+    actions: Tensor
+    """As the policy chose them, before clipping, ``[T, B, *action_shape]``."""
+    episode_starts: Tensor
+    """Boolean ``[T, B]``."""
+
+
+class SequenceRolloutBuffer(BaseBuffer):
+    """Rollout buffer for A2C with whole sequences.
+
+    One update per rollout with unchanged parameters needs neither values nor log-probabilities from acting,
+    nor the recurrent state of every step: training computes them again, in one pass over the sequence.
+
+    Args:
+        buffer_size: T.
+        observation_space: of one environment; ``Dict`` included.
+        action_space: of one environment.
+        device: where the sequence goes.
+        gae_lambda, gamma: taken because Stable-Baselines3 passes them to every rollout buffer.
+        n_envs: B.
+
+    Attributes:
+        rewards: float32 ``[T, B]``.
+        episode_starts: bool ``[T, B]``.
+        state: the recurrent state before the first step.
+    """
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        device: torch.device | str = "auto",
+        gae_lambda: float = 1.0,
+        gamma: float = 0.99,
+        n_envs: int = 1,
+    ):
+        super().__init__(buffer_size, observation_space, action_space, device, n_envs)
+        self.gae_lambda = gae_lambda
+        self.gamma = gamma
+        self.state: Any = None
+        size = (buffer_size, n_envs)
+        self._stored: dict[str, NDArray[Any]] = {
+            key: np.zeros((*size, *get_obs_shape(space)), dtype=space.dtype)
+            for key, space in _parts(observation_space).items()
+        }
+        self.actions = np.zeros((*size, *(action_space.shape or ())), dtype=_action_dtype(action_space))
+        self.rewards = np.zeros(size, dtype=np.float32)
+        self.episode_starts = np.zeros(size, dtype=bool)
+
+    def start(self, state: Any) -> None:
+        """Begin a new rollout from a recurrent state."""
+        self.reset()
+        self.state = state
+
+    def add(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        obs: Observations,
+        actions: NDArray[Any],
+        rewards: NDArray[Any],
+        episode_starts: NDArray[np.bool_],
+    ) -> None:
+        """Append a step of all environments.
+
+        Args:
+            obs: what the agent acted on, ``[B, *observation_shape]``.
+            actions: ``[B, *action_shape]``.
+            rewards: ``[B]``.
+            episode_starts: whether an episode starts with ``obs``, ``[B]``.
+        """
+        for key, stored in self._stored.items():
+            part = obs[key] if isinstance(obs, dict) else obs
+            stored[self.pos] = part.reshape(stored.shape[1:])
+        self.actions[self.pos] = actions
+        self.rewards[self.pos] = rewards
+        self.episode_starts[self.pos] = episode_starts
+        self.pos += 1
+        self.full = self.pos == self.buffer_size
+
+    def sequence(self) -> RolloutSequence:
+        """The rollout; on the CPU the tensors share memory with the buffer."""
+        tensors = {key: self._tensor(stored) for key, stored in self._stored.items()}
+        observations = tensors if isinstance(self.observation_space, spaces.Dict) else tensors[""]
+        return RolloutSequence(observations, self._tensor(self.actions), self._tensor(self.episode_starts))
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        return torch.as_tensor(array, device=self.device)
+
+    def _get_samples(self, batch_inds: NDArray[Any], env: Any = None) -> Any:
+        raise NotImplementedError("A sequence is not sampled from; use sequence().")
+
+
+def _parts(space: spaces.Space) -> dict[str, spaces.Space]:
+    """The named parts of a Dict space; any other space is a single part without a name."""
+    return dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
+
+
+def _action_dtype(space: spaces.Space) -> Any:
+    """Floating numbers come from the policy as float32, whatever the space holds."""
+    return np.int64 if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) else np.float32

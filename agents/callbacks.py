@@ -1,0 +1,146 @@
+"""What a training script does beside learning: a curve on disk, checkpoints, a way to stop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.callbacks import BaseCallback
+
+from mnm_rl.agents.a2c import RecurrentA2C
+from mnm_rl.training import atomic_write
+from mnm_rl.training.curves import CurveFile
+
+CHECKPOINT_FILE, CURVE_FILE = "checkpoint.zip", "progress.csv"
+AVERAGED = ("policy_loss", "value_loss", "entropy", "concentration", "meta_loss", "grad_norm")
+RECENT_UPDATES = 100
+
+
+@dataclass
+class Progress:
+    """How far a run is, and what has gathered for the next row of the curve."""
+
+    updates: int = 0
+    episodes: int = 0
+    seconds: float = 0.0
+    rewards: list[float] = field(default_factory=list)
+    """Of the episodes since the last row."""
+    losses: list[dict[str, float]] = field(default_factory=list)
+    """Of the updates since the last row."""
+
+
+class RunRecorder(BaseCallback):
+    """Write a row every few updates and a checkpoint every few minutes, and stop when asked to.
+
+    All of it happens between two updates, so that curve, checkpoint and agent always agree.
+
+    Args:
+        directory: the run's folder.
+        log_every: updates per row.
+        checkpoint_minutes: minutes between checkpoints.
+        report: called after every update with the progress and the mean reward of recent episodes.
+
+    Attributes:
+        stop_requested: set it, and training ends with a checkpoint and a KeyboardInterrupt after the update.
+        saved_updates: updates that the last checkpoint holds.
+    """
+
+    model: RecurrentA2C  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __init__(
+        self,
+        directory: Path,
+        log_every: int,
+        checkpoint_minutes: float,
+        report: Callable[[Progress, float, dict[str, float]], None] = lambda progress, reward, losses: None,
+    ):
+        super().__init__()
+        self.directory = directory
+        self.log_every = log_every
+        self.checkpoint_minutes = checkpoint_minutes
+        self.report = report
+        self.stop_requested = False
+        self.saved_updates = 0
+        self.progress = Progress()
+        self._rollout_rewards: list[float] = []
+        self._recent: deque[list[float]] = deque(maxlen=RECENT_UPDATES)
+
+    def _on_training_start(self) -> None:
+        self.progress = Progress(**self.model.callback_state.get("recorder", {}))
+        self._curve = CurveFile(self.directory / CURVE_FILE, "updates", after=self.progress.updates)
+        self._started = time.monotonic() - self.progress.seconds
+        # From the first moment on there is something to go on from.
+        self.save()
+
+    def _on_step(self) -> bool:
+        if self.locals["dones"].any():
+            episodes = [info["episode"] for info in self.locals["infos"] if "episode" in info]
+            self._rollout_rewards += [float(episode["r"]) for episode in episodes]
+        return True
+
+    def _on_rollout_start(self) -> None:
+        if self.model._n_updates > self.progress.updates:
+            self._close_update()
+        if self.stop_requested:
+            self.save()
+            raise KeyboardInterrupt
+        if time.monotonic() - self._saved > 60 * self.checkpoint_minutes:
+            self.save()
+
+    def _on_training_end(self) -> None:
+        if self.model._n_updates > self.progress.updates:
+            self._close_update()
+        self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint; never half."""
+        self.model.callback_state["recorder"] = dict(vars(self.progress))
+        with atomic_write(self.directory / CHECKPOINT_FILE) as temporary:
+            self.model.save(temporary)
+        self.saved_updates = self.progress.updates
+        self._saved = time.monotonic()
+
+    def _close_update(self) -> None:
+        """Count the update that has just been made."""
+        progress, rewards = self.progress, self._rollout_rewards
+        progress.updates = self.model._n_updates
+        progress.seconds = time.monotonic() - self._started
+        progress.episodes += len(rewards)
+        progress.rewards += rewards
+        progress.losses.append(self.model.last_update)
+        self._recent.append(rewards)
+        self._rollout_rewards = []
+        if progress.updates % self.log_every == 0:
+            self._curve.append(self._row())
+            progress.rewards, progress.losses = [], []
+        self.report(
+            progress, _mean([reward for part in self._recent for reward in part]), self.model.last_update
+        )
+
+    def _row(self) -> dict[str, Any]:
+        progress = self.progress
+        means = {
+            name: _mean([losses[name] for losses in progress.losses])
+            for name in AVERAGED
+            if name in progress.losses[-1]
+        }
+        return {
+            "updates": progress.updates,
+            "episodes": progress.episodes,
+            "timesteps": self.model.num_timesteps,
+            "seconds": progress.seconds,
+            "reward": _mean(progress.rewards),
+            **means,
+            "explained_variance": progress.losses[-1]["explained_variance"],
+            "learning_rate": self.model.policy.optimizer.param_groups[0]["lr"],
+            "skipped_updates": self.model.guard.skipped,
+        }
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

@@ -1,0 +1,176 @@
+"""What a checkpoint holds beyond parameters, so that a run that was stopped goes on as if it had not been.
+
+All of it is taken at the start of a rollout, when no experience is waiting to be learned from. A checkpoint
+written later in the rollout therefore goes on from the rollout's start, with the same outcome.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import random
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.save_util import json_to_data
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack, VecMonitor, VecNormalize
+
+from mnm_rl.agents.policies import state_to_arrays
+
+if TYPE_CHECKING:
+    from mnm_rl.agents.a2c import RecurrentA2C
+
+ATTRIBUTES = (
+    "num_timesteps",
+    "_n_updates",
+    "_episode_num",
+    "_current_progress_remaining",
+    "_last_obs",
+    "_last_episode_starts",
+    "_last_original_obs",
+    "ep_info_buffer",
+    "ep_success_buffer",
+)
+"""Attributes of the agent that change during a rollout."""
+
+WRAPPER_STATE: dict[type[VecEnvWrapper], tuple[str, ...]] = {
+    VecMonitor: ("episode_returns", "episode_lengths", "episode_count"),
+    VecNormalize: ("obs_rms", "ret_rms", "returns", "old_obs", "old_reward"),
+    VecFrameStack: ("stacked_obs",),
+}
+MEMBERS = ("data", "policy.pth", "policy.optimizer.pth")
+
+
+def capture_attributes(agent: RecurrentA2C) -> dict[str, Any]:
+    """The attributes as they are now, safe from later changes."""
+    return {name: copy.copy(getattr(agent, name)) for name in ATTRIBUTES}
+
+
+def capture_run_state(agent: RecurrentA2C) -> dict[str, Any]:
+    """Recurrent state, random generators, environments and counts of skipped updates, as they are now."""
+    starts = agent._last_episode_starts
+    # At the start of an episode the state is the initial one, which need not be stored (MNM's is 120 kB).
+    episode_begins = starts is None or bool(np.all(starts))
+    return {
+        "core_state": None if episode_begins else state_to_arrays(agent.core_state),
+        "random": random_state(),
+        "env": None if agent.env is None else env_state(agent.env),
+        "guard": agent.guard.state_dict(),
+    }
+
+
+def restore_run_state(agent: RecurrentA2C, state: dict[str, Any]) -> None:
+    """Put back what `capture_run_state` returned, into an agent with its environment."""
+    agent.core_state = agent.policy.state_from_arrays(state["core_state"], agent.n_envs)
+    if agent.env is not None and state["env"] is not None and env_state(agent.env) is not None:
+        set_env_state(agent.env, state["env"])
+    # Last, because anything before may draw random numbers.
+    set_random_state(state["random"])
+
+
+def random_state() -> dict[str, Any]:
+    """State of the generators of Python, numpy and torch."""
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),  # noqa: NPY002 - the generator that Stable-Baselines3 seeds
+        "torch": torch.get_rng_state().numpy(),
+        "cuda": [state.numpy() for state in torch.cuda.get_rng_state_all()] if _cuda_in_use() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """The inverse of `random_state`."""
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])  # noqa: NPY002
+    torch.set_rng_state(torch.from_numpy(state["torch"]))
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([torch.from_numpy(part) for part in state["cuda"]])
+
+
+def env_state(env: VecEnv) -> list[Any] | None:
+    """State of an environment that offers ``get_state``, and of its wrappers; ``None`` if it does not."""
+    states: list[Any] = []
+    while isinstance(env, VecEnvWrapper):
+        states.append({name: copy.deepcopy(getattr(env, name)) for name in _wrapper_attributes(env)})
+        env = env.venv
+    get_state = getattr(env, "get_state", None)
+    return None if get_state is None else [*states, get_state()]
+
+
+def set_env_state(env: VecEnv, states: list[Any]) -> None:
+    """The inverse of `env_state`.
+
+    Raises:
+        ValueError: the environment has other wrappers than the one whose state it is.
+    """
+    wrappers = []
+    while isinstance(env, VecEnvWrapper):
+        wrappers.append(env)
+        env = env.venv
+    expected = [set(_wrapper_attributes(wrapper)) for wrapper in wrappers]
+    if [set(state) for state in states[:-1]] != expected:
+        raise ValueError("The environment has other wrappers than the one that the run was saved with.")
+    for wrapper, state in zip(wrappers, states[:-1], strict=True):
+        vars(wrapper).update(copy.deepcopy(state))
+    env.set_state(states[-1])  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def check_checkpoint(path: Any, core: str | None = None) -> dict[str, Any]:
+    """Make sure that a file is a whole checkpoint, and of the expected core.
+
+    Args:
+        path: file, or file-like object.
+        core: name of the core that it should be of; any if not given.
+
+    Returns:
+        the policy's keyword arguments, ``core`` among them.
+
+    Raises:
+        ValueError: if not; the message says what is wrong.
+    """
+    policy_kwargs = _read_policy_kwargs(_with_suffix(path))
+    saved = policy_kwargs.setdefault("core", "lstm")
+    if core is not None and core != saved:
+        raise ValueError(f"The checkpoint {path} was trained with core {saved!r}, not {core!r}.")
+    return policy_kwargs
+
+
+def _read_policy_kwargs(path: Any) -> dict[str, Any]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            damaged = archive.testzip()
+            missing = [name for name in MEMBERS if name not in names]
+            if damaged or missing:
+                raise zipfile.BadZipFile(f"{damaged} is damaged" if damaged else f"{missing[0]} is missing")
+            data = json.loads(archive.read("data"))
+            kwargs = json_to_data(json.dumps({"policy_kwargs": data["policy_kwargs"]}))["policy_kwargs"]
+    except FileNotFoundError as error:
+        raise ValueError(f"There is no checkpoint at {path}.") from error
+    except (zipfile.BadZipFile, OSError, EOFError, KeyError, ValueError) as error:
+        raise ValueError(f"The checkpoint {path} is incomplete or damaged: {error}.") from error
+    finally:
+        if hasattr(path, "seek"):
+            path.seek(0)
+    return dict(kwargs)
+
+
+def _with_suffix(path: Any) -> Any:
+    """Stable-Baselines3 finds ``agent.zip`` under the name ``agent``."""
+    if isinstance(path, str | os.PathLike) and not os.path.exists(path) and os.path.exists(f"{path}.zip"):
+        return f"{path}.zip"
+    return path
+
+
+def _wrapper_attributes(wrapper: VecEnvWrapper) -> tuple[str, ...]:
+    for kind, attributes in WRAPPER_STATE.items():
+        if isinstance(wrapper, kind):
+            return tuple(name for name in attributes if hasattr(wrapper, name))
+    return ()
+
+
+def _cuda_in_use() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_initialized()

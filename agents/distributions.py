@@ -1,0 +1,181 @@
+"""Sampling and evaluating actions straight from the network's output, one class per kind of action space.
+
+Stable-Baselines3's distributions build several objects per step, which takes longer than a step of an LSTM.
+These do the same arithmetic and keep nothing.
+
+Dimensions: ``N`` any leading dimensions, ``A`` numbers that parametrise a distribution.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+from torch.nn import functional as F
+
+ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+class ActionDistribution(ABC):
+    """A family of distributions over the actions of a space, parametrised by ``[N, A]`` numbers."""
+
+    @abstractmethod
+    def sample(self, parameters: Tensor) -> Tensor:
+        """Draw actions ``[N, *action_shape]``."""
+
+    @abstractmethod
+    def mode(self, parameters: Tensor) -> Tensor:
+        """The most likely actions ``[N, *action_shape]``."""
+
+    @abstractmethod
+    def log_prob(self, parameters: Tensor, actions: Tensor) -> Tensor:
+        """Log-probability (density) of the actions, ``[N]``."""
+
+    @abstractmethod
+    def entropy(self, parameters: Tensor) -> Tensor:
+        """Entropy in nats, ``[N]``."""
+
+    def concentration(self, parameters: Tensor) -> Tensor | None:
+        """``sum_a pi(a)^2``, summed over the parts of an action, ``[N]``; ``None`` where it is undefined."""
+        del parameters
+        return None
+
+
+class Categorical(ActionDistribution):
+    """One of A actions, from logits."""
+
+    def sample(self, parameters: Tensor) -> Tensor:
+        """See base class; the Gumbel trick, an argmax over A numbers."""
+        return (parameters - torch.empty_like(parameters).exponential_().log_()).argmax(-1)
+
+    def mode(self, parameters: Tensor) -> Tensor:
+        """See base class."""
+        return parameters.argmax(-1)
+
+    def log_prob(self, parameters: Tensor, actions: Tensor) -> Tensor:
+        """See base class."""
+        log_probs = F.log_softmax(parameters, dim=-1)
+        return log_probs.gather(-1, actions.long().unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self, parameters: Tensor) -> Tensor:
+        """See base class."""
+        log_probs = F.log_softmax(parameters, dim=-1)
+        return -(log_probs.exp() * log_probs).sum(-1)
+
+    def concentration(self, parameters: Tensor) -> Tensor:
+        """See base class."""
+        return F.softmax(parameters, dim=-1).square().sum(-1)
+
+
+class MultiCategorical(ActionDistribution):
+    """Several independent choices, from the logits of all of them side by side."""
+
+    def __init__(self, sizes: list[int]):
+        self.sizes = sizes
+        self.choice = Categorical()
+
+    def sample(self, parameters: Tensor) -> Tensor:
+        """See base class."""
+        return torch.stack([self.choice.sample(part) for part in self._split(parameters)], -1)
+
+    def mode(self, parameters: Tensor) -> Tensor:
+        """See base class."""
+        return torch.stack([self.choice.mode(part) for part in self._split(parameters)], -1)
+
+    def log_prob(self, parameters: Tensor, actions: Tensor) -> Tensor:
+        """See base class."""
+        pairs = zip(self._split(parameters), actions.unbind(-1), strict=True)
+        return torch.stack([self.choice.log_prob(part, chosen) for part, chosen in pairs]).sum(0)
+
+    def entropy(self, parameters: Tensor) -> Tensor:
+        """See base class."""
+        return torch.stack([self.choice.entropy(part) for part in self._split(parameters)]).sum(0)
+
+    def concentration(self, parameters: Tensor) -> Tensor:
+        """See base class."""
+        return torch.stack([self.choice.concentration(part) for part in self._split(parameters)]).sum(0)
+
+    def _split(self, parameters: Tensor) -> tuple[Tensor, ...]:
+        return parameters.split(self.sizes, dim=-1)
+
+
+class Bernoulli(ActionDistribution):
+    """A independent bits, from logits."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        self.shape = shape
+
+    def sample(self, parameters: Tensor) -> Tensor:
+        """See base class."""
+        return self._shaped((torch.rand_like(parameters) < parameters.sigmoid()).float())
+
+    def mode(self, parameters: Tensor) -> Tensor:
+        """See base class."""
+        return self._shaped((parameters > 0).float())
+
+    def log_prob(self, parameters: Tensor, actions: Tensor) -> Tensor:
+        """See base class."""
+        bits = actions.reshape(parameters.shape).to(parameters.dtype)
+        return -F.binary_cross_entropy_with_logits(parameters, bits, reduction="none").sum(-1)
+
+    def entropy(self, parameters: Tensor) -> Tensor:
+        """See base class."""
+        probability = parameters.sigmoid()
+        return (F.softplus(parameters) - parameters * probability).sum(-1)
+
+    def concentration(self, parameters: Tensor) -> Tensor:
+        """See base class."""
+        probability = parameters.sigmoid()
+        return (probability.square() + (1 - probability).square()).sum(-1)
+
+    def _shaped(self, bits: Tensor) -> Tensor:
+        return bits.reshape(*bits.shape[:-1], *self.shape)
+
+
+class DiagonalGaussian(ActionDistribution):
+    """Independent normal numbers: means from the network, standard deviations trained apart from it."""
+
+    def __init__(self, shape: tuple[int, ...], log_std: Tensor):
+        self.shape = shape
+        self.log_std = log_std
+
+    def sample(self, parameters: Tensor) -> Tensor:
+        """See base class."""
+        return self._shaped(parameters + self.log_std.exp() * torch.randn_like(parameters))
+
+    def mode(self, parameters: Tensor) -> Tensor:
+        """See base class."""
+        return self._shaped(parameters)
+
+    def log_prob(self, parameters: Tensor, actions: Tensor) -> Tensor:
+        """See base class."""
+        distance = (actions.reshape(parameters.shape) - parameters) / self.log_std.exp()
+        return (-0.5 * distance.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self, parameters: Tensor) -> Tensor:
+        """See base class."""
+        entropy = (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum()
+        return entropy.expand(parameters.shape[:-1])
+
+    def _shaped(self, numbers: Tensor) -> Tensor:
+        return numbers.reshape(*numbers.shape[:-1], *self.shape)
+
+
+def make_distribution(space: spaces.Space, log_std: Tensor | None = None) -> ActionDistribution:
+    """The family that fits an action space, with the numbers in the order Stable-Baselines3 gives them.
+
+    Raises:
+        ValueError: no family fits the space.
+    """
+    if isinstance(space, spaces.Discrete):
+        return Categorical()
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+        return MultiCategorical(space.nvec.tolist())
+    if isinstance(space, spaces.MultiBinary):
+        return Bernoulli(space.shape)
+    if isinstance(space, spaces.Box) and log_std is not None:
+        return DiagonalGaussian(space.shape, log_std)
+    raise ValueError(f"The action space {space} cannot be served.")

@@ -1,0 +1,183 @@
+"""Environments by id, for the scripts: the batched maze, MiniGrid as vectors, anything else as it is."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+
+from mnm_rl.envs import MazeRules, MazeVecEnv
+
+MAZE_ID = re.compile(r"^(?:mnm_rl:)?MNMMaze-(\d+)x(\d+)$")
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Which environment, and how it is observed."""
+
+    env: str = "MNMMaze-9x9"
+    """Gymnasium id; "module:id" imports the module first. MiniGrid is observed as a vector, one-hot."""
+    env_kwargs: str = "{}"
+    """Arguments of the environment, as JSON: '{"relocation": "2019"}'."""
+    previous_action: bool | None = None
+    """The maze only: observe the previous action, which learns faster (yes, if not given)."""
+    drop_observations: str = ""
+    """Numbers of a vector observation to hide, such as 1,3 (the velocities of CartPole)."""
+    subprocesses: bool = False
+    """Step each environment in a process of its own; not for the maze, which is one batch."""
+
+    def check_environment(self) -> None:
+        """Raise a ValueError for options that the environment cannot have; cheap, nothing is built."""
+        _json_object(self.env_kwargs)
+        _indices(self.drop_observations)
+        if is_maze(self.env):
+            maze_rules(self)
+            if self.subprocesses or self.drop_observations:
+                raise ValueError("subprocesses and drop_observations are not for the maze.")
+        elif self.previous_action is not None:
+            raise ValueError(f"previous_action is an option of the maze (MNMMaze-9x9), not of {self.env}.")
+
+
+def is_maze(env_id: str) -> bool:
+    """Whether an id is one of the invisible-goal mazes."""
+    return MAZE_ID.match(env_id) is not None
+
+
+def maze_arguments(config: EnvConfig) -> dict[str, Any]:
+    """Arguments of the maze: size from the id, previous action observed unless the config says otherwise."""
+    match = MAZE_ID.match(config.env)
+    assert match is not None
+    if match[1] != match[2]:
+        raise ValueError(f"{config.env} is not square.")
+    previous_action = True if config.previous_action is None else config.previous_action
+    given = _json_object(config.env_kwargs)
+    if "previous_action" in given and config.previous_action is not None:
+        raise ValueError("Give previous_action once: as an option or in env_kwargs.")
+    return {"size": int(match[1]), "previous_action": previous_action, **given}
+
+
+def maze_rules(config: EnvConfig) -> MazeRules:
+    """The rules that a maze config stands for.
+
+    Raises:
+        ValueError: an argument that the maze does not have, or a value that is not allowed.
+    """
+    try:
+        return MazeRules(**maze_arguments(config))
+    except TypeError as error:
+        raise ValueError(f"env_kwargs: {str(error).replace('MazeRules.__init__()', 'the maze')}.") from error
+
+
+def make_env(config: EnvConfig, n_envs: int) -> VecEnv:
+    """Build the environments of a run, monitored.
+
+    Raises:
+        ValueError: the id is unknown, or an option does not fit the environment.
+    """
+    if is_maze(config.env):
+        return MazeVecEnv(n_envs, **maze_arguments(config), render_mode="rgb_array")
+    if config.env.startswith(("MiniGrid-", "BabyAI-")):
+        importlib.import_module("minigrid")
+    try:
+        return make_vec_env(
+            config.env,
+            n_envs,
+            env_kwargs=_json_object(config.env_kwargs),
+            wrapper_class=_wrap,  # pyright: ignore[reportArgumentType]
+            wrapper_kwargs={"dropped": _indices(config.drop_observations)},
+            vec_env_cls=SubprocVecEnv if config.subprocesses else DummyVecEnv,
+        )
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
+        raise ValueError(f"The environment {config.env!r} cannot be made: {error}") from error
+
+
+def _wrap(env: gymnasium.Env, dropped: list[int]) -> gymnasium.Env:
+    if _is_minigrid(env):
+        env = SymbolicVector(env)
+    return DropObservations(env, dropped) if dropped else env
+
+
+def _is_minigrid(env: gymnasium.Env) -> bool:
+    space = env.observation_space
+    return isinstance(space, spaces.Dict) and {"image", "mission"} <= set(space.spaces)
+
+
+class SymbolicVector(gymnasium.ObservationWrapper):
+    """MiniGrid's symbolic view as one vector: object, colour and state of every visible cell, one-hot.
+
+    Direction and mission are left out: the view turns with the agent, and the tasks with a mission that
+    changes need a language model.
+    """
+
+    def __init__(self, env: gymnasium.Env):
+        super().__init__(env)
+        from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
+
+        self._codes = [
+            np.eye(len(codes), dtype=np.float32) for codes in (OBJECT_TO_IDX, COLOR_TO_IDX, STATE_TO_IDX)
+        ]
+        image = env.observation_space["image"]  # pyright: ignore[reportIndexIssue]
+        cells = image.shape[0] * image.shape[1]
+        size = cells * sum(len(codes) for codes in self._codes)
+        self.observation_space = spaces.Box(0.0, 1.0, (size,), np.float32)
+
+    def observation(self, observation: dict[str, Any]) -> NDArray[np.float32]:
+        """The vector of an observation."""
+        image = observation["image"]
+        parts = [codes[image[..., channel]].ravel() for channel, codes in enumerate(self._codes)]
+        return np.concatenate(parts)
+
+
+class DropObservations(gymnasium.ObservationWrapper):
+    """Hide some numbers of a vector observation.
+
+    Args:
+        env: an environment with a one-dimensional Box observation.
+        dropped: which numbers, from 0.
+
+    Raises:
+        ValueError: the observation is not a vector, or has no such numbers.
+    """
+
+    def __init__(self, env: gymnasium.Env, dropped: list[int]):
+        super().__init__(env)
+        space = env.observation_space
+        if not isinstance(space, spaces.Box) or len(space.shape) != 1:
+            raise ValueError(f"drop_observations needs a vector observation, not {space}.")
+        self._kept = [index for index in range(space.shape[0]) if index not in dropped]
+        if max(dropped) >= space.shape[0] or not self._kept:
+            raise ValueError(f"drop_observations {dropped} does not fit an observation of {space.shape[0]}.")
+        self.observation_space = spaces.Box(space.low[self._kept], space.high[self._kept], dtype=space.dtype)  # pyright: ignore
+
+    def observation(self, observation: NDArray[Any]) -> NDArray[Any]:
+        """What is left of an observation."""
+        return observation[self._kept]
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"env_kwargs must be JSON, got {text!r}: {error}.") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"env_kwargs must be a JSON object, got {text!r}.")
+    return value
+
+
+def _indices(text: str) -> list[int]:
+    try:
+        indices = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise ValueError(f"drop_observations must be whole numbers such as 1,3, got {text!r}.") from error
+    if any(index < 0 for index in indices):
+        raise ValueError(f"drop_observations must not be negative, got {text!r}.")
+    return indices

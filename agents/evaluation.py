@@ -1,0 +1,94 @@
+"""How good an agent is, and what an episode of it looks like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecEnv
+
+from mnm_rl.agents.a2c import RecurrentA2C
+from mnm_rl.envs import MazeVecEnv, render_frame
+
+TRAIL = 25
+"""Steps of the agent's path that a frame of the maze shows."""
+TILE_SIZE = 24
+"""Pixels per cell of the maze."""
+MAX_FRAMES = 1000
+
+
+class Score(NamedTuple):
+    """Mean return of an episode."""
+
+    mean: float
+    confidence: float
+    """Half the width of the 95% confidence interval."""
+    episodes: int
+
+
+def evaluate_agent(agent: RecurrentA2C, env: VecEnv, episodes: int, deterministic: bool) -> Score:
+    """Play whole episodes; each environment plays its share, so that short episodes do not count more.
+
+    Args:
+        agent: what plays.
+        env: where, newly seeded.
+        episodes: how many.
+        deterministic: most likely actions instead of drawn ones.
+    """
+    returns, _ = evaluate_policy(
+        agent,  # pyright: ignore[reportArgumentType]
+        env,
+        n_eval_episodes=episodes,
+        deterministic=deterministic,
+        return_episode_rewards=True,
+    )
+    numbers = np.asarray(returns, dtype=np.float64)
+    spread = numbers.std(ddof=1) if len(numbers) > 1 else np.nan
+    return Score(float(numbers.mean()), float(1.96 * spread / len(numbers) ** 0.5), len(numbers))
+
+
+def film_episode(agent: RecurrentA2C, env: VecEnv, deterministic: bool = False) -> list[NDArray[np.uint8]]:
+    """Pictures of one episode in an environment with a single copy.
+
+    Raises:
+        ValueError: the environment cannot be drawn.
+    """
+    observation: Any = env.reset()
+    state, starts = None, np.ones(1, dtype=bool)
+    path, frames = [], []
+    while not (frames and starts[0]) and len(frames) < MAX_FRAMES:
+        frames.append(_frame(env, path))
+        actions, state = agent.predict(observation, state, starts, deterministic)
+        observation, _, starts, _ = env.step(actions)
+    return frames
+
+
+def save_animation(frames: list[NDArray[np.uint8]], path: Path, frames_per_second: float) -> None:
+    """Write frames as a GIF that repeats for ever."""
+    pictures = [Image.fromarray(frame).quantize(64, dither=Image.Dither.NONE) for frame in frames]
+    pictures[0].save(
+        path,
+        format="GIF",
+        save_all=True,
+        append_images=pictures[1:],
+        duration=round(1000 / frames_per_second),
+        loop=0,
+        optimize=True,
+    )
+
+
+def _frame(env: VecEnv, path: list[int]) -> NDArray[np.uint8]:
+    if isinstance(env, MazeVecEnv):
+        mazes = env.mazes
+        path.append(int(mazes.cell[0]))
+        return render_frame(
+            mazes.rules.layout, path[-1], int(mazes.goal[0]), path[-TRAIL:], tile_size=TILE_SIZE
+        )
+    frame = env.render("rgb_array")
+    if not isinstance(frame, np.ndarray):
+        raise ValueError("The environment gives no pictures (rgb_array).")
+    return frame.astype(np.uint8)

@@ -1,0 +1,325 @@
+"""Actor-critic policies around a recurrent core.
+
+    observation -> features extractor -> core -> (layers of net_arch) -> action head, value head
+
+Dimensions: ``T`` time, ``B`` environments, ``I`` features, ``O`` output size of the core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import (
+    BaseFeaturesExtractor,
+    CombinedExtractor,
+    FlattenExtractor,
+    MlpExtractor,
+    NatureCNN,
+)
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.common.utils import obs_as_tensor
+from torch import Tensor, nn
+
+from mnm_rl.agents.buffers import Observations
+from mnm_rl.agents.distributions import make_distribution
+from mnm_rl.cores import MemoryCore, core_config, make_core
+
+
+class SequenceEvaluation(NamedTuple):
+    """What training needs to know about a sequence."""
+
+    values: Tensor
+    """``[T, B]``."""
+    log_probs: Tensor
+    """Of the actions taken, ``[T, B]``."""
+    entropy: Tensor
+    """``[T, B]``."""
+    concentration: Tensor | None
+    """sum_a pi(a)^2, ``[T, B]``; ``None`` for continuous actions."""
+    meta_loss: Tensor
+    """The core's own loss, ``[T, B]``."""
+
+
+class RecurrentActorCriticPolicy(ActorCriticPolicy):
+    """Policy and value function that share one recurrent core. Known as ``"MlpPolicy"``.
+
+    Args:
+        observation_space: any that Stable-Baselines3's A2C takes.
+        action_space: Discrete, MultiDiscrete, MultiBinary or Box.
+        lr_schedule: learning rate as a function of the remaining progress.
+        core: name of the core, a key of `mnm_rl.cores.CORES`.
+        core_kwargs: its settings, such as ``{"hidden_size": 100}``.
+        net_arch: sizes of layers between core and heads, as in Stable-Baselines3; none by default.
+        activation_fn: nonlinearity of those layers.
+        ortho_init: orthogonal initialisation of all but the core.
+        log_std_init: initial logarithm of the standard deviation of Box actions.
+        features_extractor_class: what turns an observation into a vector.
+        features_extractor_kwargs: its arguments.
+        normalize_images: divide images by 255.
+        optimizer_class: torch optimizer.
+        optimizer_kwargs: its arguments, without the learning rate.
+        use_sde: not available; there because Stable-Baselines3 passes it.
+
+    Raises:
+        ValueError: unknown core, a setting that is not allowed, or spaces that cannot be served.
+        TypeError: unknown setting of the core.
+    """
+
+    core: MemoryCore
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        core: str = "lstm",
+        core_kwargs: Mapping[str, Any] | None = None,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        activation_fn: type[nn.Module] = nn.Tanh,
+        ortho_init: bool = True,
+        log_std_init: float = 0.0,
+        features_extractor_class: type[BaseFeaturesExtractor] = FlattenExtractor,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        normalize_images: bool = True,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        use_sde: bool = False,
+    ):
+        if use_sde:
+            raise ValueError("State-dependent exploration (use_sde) is not available for recurrent A2C.")
+        core_config(core, **(core_kwargs or {}))
+        _check_extractor(features_extractor_class, observation_space, normalize_images)
+        self._core_settings = {"core": core, "core_kwargs": dict(core_kwargs or {})}
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            net_arch=[] if net_arch is None else net_arch,
+            activation_fn=activation_fn,
+            ortho_init=ortho_init,
+            log_std_init=log_std_init,
+            features_extractor_class=features_extractor_class,
+            features_extractor_kwargs=features_extractor_kwargs,
+            normalize_images=normalize_images,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+        )
+        self.distribution = make_distribution(action_space, getattr(self, "log_std", None))
+
+    @property
+    def core_name(self) -> str:
+        """Name of the core."""
+        return self._core_settings["core"]
+
+    def initial_state(self, batch_size: int) -> Any:
+        """Recurrent state at the start of an episode."""
+        return self.core.initial_state(batch_size)
+
+    @torch.no_grad()
+    def act(
+        self,
+        observation: Observations,
+        state: Any,
+        episode_starts: NDArray[np.bool_],
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], Any]:
+        """Choose actions for one step of B environments; neither values nor probabilities are computed.
+
+        Args:
+            observation: ``[B, *observation_shape]``, a dictionary of such for Dict spaces.
+            state: recurrent state before the step.
+            episode_starts: ``[B]``; where true the state is replaced by the initial one.
+            deterministic: take the most likely action instead of drawing one.
+
+        Returns:
+            actions ``[B, *action_shape]``, not clipped to the action space, and the state after the step.
+        """
+        # BaseModel.device walks through all parameters, which takes as long as the environments' step.
+        device = self.value_net.weight.device
+        tensors = obs_as_tensor(observation, device)  # pyright: ignore[reportArgumentType]
+        starts = torch.as_tensor(episode_starts, device=device) if episode_starts.any() else None
+        actions, state = self._choose(tensors, state, starts, deterministic)
+        return actions.cpu().numpy(), state
+
+    def evaluate_sequence(
+        self, observations: PyTorchObs, actions: Tensor, state: Any, episode_starts: Tensor
+    ) -> SequenceEvaluation:
+        """Run whole sequences through the core in one call.
+
+        Args:
+            observations: ``[T, B, *observation_shape]``.
+            actions: ``[T, B, *action_shape]``.
+            state: recurrent state before the first step.
+            episode_starts: boolean ``[T, B]``.
+        """
+        output = self.core(self._sequence_features(observations, episode_starts), state, episode_starts)
+        parameters = self.action_net(self.mlp_extractor.forward_actor(output.outputs))
+        values = self.value_net(self.mlp_extractor.forward_critic(output.outputs))
+        return SequenceEvaluation(
+            values=values.squeeze(-1),
+            log_probs=self.distribution.log_prob(parameters, actions),
+            entropy=self.distribution.entropy(parameters),
+            concentration=self.distribution.concentration(parameters),
+            meta_loss=output.meta_loss,
+        )
+
+    def predict_values(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, obs: PyTorchObs, state: Any, episode_starts: Tensor
+    ) -> Tensor:
+        """Values ``[B]`` of observations ``[B, ...]``, given the state before them."""
+        outputs, _ = self._step(obs, state, episode_starts)
+        return self.value_net(self.mlp_extractor.forward_critic(outputs)).squeeze(-1)
+
+    def get_distribution(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, obs: PyTorchObs, state: Any, episode_starts: Tensor
+    ) -> tuple[Distribution, Any]:
+        """Stable-Baselines3's distribution over the actions of one step, and the state after it."""
+        outputs, state = self._step(obs, state, episode_starts)
+        return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(outputs)), state
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, obs: PyTorchObs, state: Any, episode_starts: Tensor, deterministic: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor, Any]:
+        """One step: actions ``[B, *action_shape]``, values ``[B]``, log-probabilities ``[B]``, state."""
+        outputs, state = self._step(obs, state, episode_starts)
+        parameters = self.action_net(self.mlp_extractor.forward_actor(outputs))
+        choose = self.distribution.mode if deterministic else self.distribution.sample
+        actions = choose(parameters)
+        values = self.value_net(self.mlp_extractor.forward_critic(outputs)).squeeze(-1)
+        return actions, values, self.distribution.log_prob(parameters, actions), state
+
+    def evaluate_actions(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, obs: PyTorchObs, actions: Tensor, state: Any, episode_starts: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Values, log-probabilities and entropy ``[T, B]`` of sequences; see `evaluate_sequence`."""
+        evaluation = self.evaluate_sequence(obs, actions, state, episode_starts)
+        return evaluation.values, evaluation.log_probs, evaluation.entropy
+
+    def predict(
+        self,
+        observation: NDArray[Any] | dict[str, NDArray[Any]],
+        state: tuple[NDArray[Any], ...] | None = None,
+        episode_start: NDArray[Any] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], tuple[NDArray[Any], ...] | None]:
+        """Choose actions; the state comes and goes as a tuple of numpy arrays, each ``[B, ...]``.
+
+        Args:
+            observation: one, or a batch of B.
+            state: what the last call returned; ``None`` at the start.
+            episode_start: ``[B]``; where true the state is replaced by the initial one.
+            deterministic: take the most likely action instead of drawing one.
+        """
+        self.set_training_mode(False)
+        tensors, is_batch = self.obs_to_tensor(observation)
+        batch_size = len(next(iter(tensors.values())) if isinstance(tensors, dict) else tensors)
+        starts = np.zeros(batch_size, dtype=bool) if episode_start is None else np.asarray(episode_start)
+        with torch.no_grad():
+            chosen, new_state = self._choose(
+                tensors,
+                self.state_from_arrays(state, batch_size),
+                torch.tensor(np.broadcast_to(starts.astype(bool), batch_size), device=self.device),
+                deterministic,
+            )
+        actions = self.clip_actions(chosen.cpu().numpy())
+        return actions if is_batch else actions[0], state_to_arrays(new_state)
+
+    def clip_actions(self, actions: NDArray[Any]) -> NDArray[Any]:
+        """Actions as the environment takes them."""
+        space = self.action_space
+        return np.clip(actions, space.low, space.high) if isinstance(space, spaces.Box) else actions
+
+    def state_from_arrays(self, arrays: tuple[NDArray[Any], ...] | None, batch_size: int) -> Any:
+        """The inverse of `state_to_arrays`; the initial state for ``None``.
+
+        Raises:
+            ValueError: the arrays are not a state of this core for so many environments.
+        """
+        initial = self.initial_state(batch_size)
+        if arrays is None:
+            return initial
+        shapes = [tuple(field.shape) for field in initial]
+        if [np.shape(array) for array in arrays] != shapes:
+            raise ValueError(
+                f"A state of core {self.core_name!r} for {batch_size} environments has {shapes}."
+            )
+        fields = [
+            torch.as_tensor(array, dtype=field.dtype, device=field.device)
+            for array, field in zip(arrays, initial, strict=True)
+        ]
+        return type(initial)(*fields)
+
+    def _choose(
+        self, obs: PyTorchObs, state: Any, episode_starts: Tensor | None, deterministic: bool
+    ) -> tuple[Tensor, Any]:
+        outputs, state = self._step(obs, state, episode_starts)
+        parameters = self.action_net(self.mlp_extractor.forward_actor(outputs))
+        return self.distribution.mode(parameters) if deterministic else self.distribution.sample(
+            parameters
+        ), state
+
+    def _step(self, obs: PyTorchObs, state: Any, episode_starts: Tensor | None) -> tuple[Tensor, Any]:
+        return self.core.step(self.extract_features(obs), state, episode_starts)  # pyright: ignore
+
+    def _sequence_features(self, observations: PyTorchObs, episode_starts: Tensor) -> Tensor:
+        """``[T, B, I]``; extractors take one leading dimension only."""
+        if isinstance(observations, dict):
+            flat: PyTorchObs = {key: part.flatten(0, 1) for key, part in observations.items()}
+        else:
+            flat = observations.flatten(0, 1)
+        return self.extract_features(flat).unflatten(0, episode_starts.shape)  # pyright: ignore
+
+    def _build_mlp_extractor(self) -> None:
+        """Called by the base class before it builds heads and optimizer."""
+        settings = self._core_settings
+        self.core = make_core(settings["core"], self.features_dim, **settings["core_kwargs"])
+        self.mlp_extractor = MlpExtractor(
+            self.core.output_size, self.net_arch, self.activation_fn, device=self.device
+        )
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        data = {**super()._get_constructor_parameters(), **self._core_settings}
+        for name in ("squash_output", "full_std", "use_expln"):
+            data.pop(name, None)
+        return data
+
+
+class RecurrentActorCriticCnnPolicy(RecurrentActorCriticPolicy):
+    """The same with a convolutional network in front, for images. Known as ``"CnnPolicy"``."""
+
+    def __init__(self, *args: Any, features_extractor_class: Any = NatureCNN, **kwargs: Any):
+        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
+
+
+class RecurrentMultiInputActorCriticPolicy(RecurrentActorCriticPolicy):
+    """The same for Dict observations. Known as ``"MultiInputPolicy"``."""
+
+    def __init__(self, *args: Any, features_extractor_class: Any = CombinedExtractor, **kwargs: Any):
+        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
+
+
+def state_to_arrays(state: Any) -> tuple[NDArray[Any], ...]:
+    """A recurrent state as numpy arrays, each ``[B, ...]``."""
+    return tuple(field.cpu().numpy() for field in state)
+
+
+def _check_extractor(
+    extractor: type[BaseFeaturesExtractor], space: spaces.Space, normalize_images: bool
+) -> None:
+    if isinstance(space, spaces.Dict) != issubclass(extractor, CombinedExtractor):
+        if issubclass(extractor, CombinedExtractor):
+            raise ValueError(f"MultiInputPolicy is for Dict observations, not {space}; use MlpPolicy.")
+        if issubclass(extractor, FlattenExtractor | NatureCNN):
+            raise ValueError("Dict observations need MultiInputPolicy.")
+    if issubclass(extractor, NatureCNN) and not is_image_space(
+        space, check_channels=False, normalized_image=not normalize_images
+    ):
+        raise ValueError(f"CnnPolicy is for images, not {space}; use MlpPolicy.")

@@ -1,0 +1,127 @@
+"""From a config to an agent that trains: a new one, or the one of a run that was stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.logger import Logger, configure
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv
+
+from mnm_rl.agents.a2c import RecurrentA2C
+from mnm_rl.agents.callbacks import CHECKPOINT_FILE
+from mnm_rl.agents.checkpoint import env_state, set_random_state
+from mnm_rl.agents.config import A2CConfig, config_from_dict, config_to_dict
+from mnm_rl.training import atomic_write
+from mnm_rl.training.runs import CONFIG_FILE, open_run, read_run
+
+RUN_KIND = "a2c"
+
+
+def make_agent(config: A2CConfig, env: VecEnv, device: str = "cpu") -> RecurrentA2C:
+    """A new agent for the run's environment."""
+    continuous = isinstance(env.action_space, spaces.Box)
+    linear = config.schedule == "linear"
+    return RecurrentA2C(
+        policy_name(env.observation_space),
+        env,
+        learning_rate=LinearSchedule(config.learning_rate, 0.0, 1.0) if linear else config.learning_rate,
+        n_steps=config.rollout_steps,
+        gamma=config.discount,
+        gae_lambda=config.gae_lambda,
+        ent_coef=config.ent_coef,
+        entropy_kind=config.entropy_kind or ("entropy" if continuous else "concentration"),
+        vf_coef=config.vf_coef,
+        meta_coef=config.meta_coef,
+        max_grad_norm=config.max_grad_norm,
+        normalize_advantage=config.normalize_advantage,
+        bootstrap_time_limit=config.bootstraps,
+        policy_kwargs={
+            "core": config.core,
+            "core_kwargs": config.core_settings(),
+            "optimizer_kwargs": {"eps": config.adam_epsilon},
+        },
+        seed=config.seed,
+        device=device,
+    )
+
+
+def load_agent(directory: Path, config: A2CConfig, env: VecEnv, device: str = "cpu") -> RecurrentA2C:
+    """The agent of a run at its checkpoint, ready to go on.
+
+    The maze goes on exactly where it was. Other environments cannot save their state: they start new
+    episodes, which are seeded by how far the run is.
+
+    Raises:
+        ValueError: the checkpoint is missing, incomplete, or of another core.
+    """
+    path = directory / CHECKPOINT_FILE
+    resumable = env_state(env) is not None
+    agent = RecurrentA2C.load(path, env=env, device=device, force_reset=not resumable, core=config.core)
+    if not resumable and agent._run_state is not None:
+        set_random_state(agent._run_state["random"])
+        env.seed(config.seed + agent.num_timesteps)
+    return agent
+
+
+def open_a2c_run(directory: Path, given: A2CConfig) -> A2CConfig:
+    """The config of an existing run; its length may be given anew, and is then noted in the run.
+
+    Args:
+        directory: the run's folder.
+        given: options from the command line. What differs from the default must agree with the run.
+
+    Raises:
+        ValueError: there is no such run, or an option disagrees with it.
+    """
+    saved = config_from_dict(open_run(directory, RUN_KIND))
+    defaults = A2CConfig()
+    for name, value in config_to_dict(given).items():
+        if name in ("episodes", "timesteps") or value in (getattr(defaults, name), getattr(saved, name)):
+            continue
+        raise ValueError(
+            f"The run in {directory} has {name} {getattr(saved, name)}, not {value}; a resumed run keeps its "
+            "settings, except for its length (episodes or timesteps)."
+        )
+    if given.episodes is None and given.timesteps is None:
+        return saved
+    config = dataclasses.replace(saved, episodes=given.episodes, timesteps=given.timesteps)
+    _note_config(directory, config_to_dict(config))
+    return config
+
+
+def policy_name(space: spaces.Space) -> str:
+    """The policy that fits an observation space."""
+    from stable_baselines3.common.preprocessing import is_image_space
+
+    if isinstance(space, spaces.Dict):
+        return "MultiInputPolicy"
+    is_large_image = is_image_space(space) and min(sorted(space.shape or ())[-2:]) >= 36
+    return "CnnPolicy" if is_large_image else "MlpPolicy"
+
+
+def make_logger(directory: Path, tensorboard: bool) -> Logger:
+    """Where Stable-Baselines3's numbers go: TensorBoard files in the run's folder, or nowhere."""
+    return configure(str(directory), ["tensorboard"]) if tensorboard else Logger(None, [])
+
+
+def set_threads(threads: int) -> None:
+    """Processor threads of torch.
+
+    Raises:
+        ValueError: fewer than one.
+    """
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}.")
+    torch.set_num_threads(threads)
+
+
+def _note_config(directory: Path, config: dict[str, Any]) -> None:
+    document = {**read_run(directory), "config": config}
+    with atomic_write(directory / CONFIG_FILE) as temporary:
+        temporary.write_text(json.dumps(document, indent=2) + "\n")

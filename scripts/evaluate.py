@@ -1,0 +1,136 @@
+"""Evaluate a run: the return of an agent's episodes, or the test errors of a supervised model.
+
+python scripts/evaluate.py runs/MNMMaze-9x9-mnm-p-seed0
+python scripts/evaluate.py runs/MNMMaze-9x9-mnm-p-seed0 --video episode.gif
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from stable_baselines3.common.utils import set_random_seed
+
+from mnm_rl.agents import RecurrentA2C
+from mnm_rl.agents.callbacks import CHECKPOINT_FILE
+from mnm_rl.agents.config import A2CConfig, config_from_dict
+from mnm_rl.agents.environments import is_maze, make_env, maze_arguments
+from mnm_rl.agents.evaluation import evaluate_agent, film_episode, save_animation
+from mnm_rl.agents.runs import RUN_KIND, set_threads
+from mnm_rl.envs import reference_scores
+from mnm_rl.tasks import ErrorCounts
+from mnm_rl.training import check_writable_directory
+from mnm_rl.training import config as supervised_config
+from mnm_rl.training.runs import load_state, read_run
+from mnm_rl.training.supervised import BEST_FILE, build_model, evaluate, load_parameters
+
+PARALLEL_MAZES, PARALLEL_OTHERS = 100, 16
+
+
+@dataclass(frozen=True)
+class Args:
+    """What to evaluate."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a run, or a checkpoint in such a folder."""
+    episodes: int = 1000
+    """Episodes per line of the table."""
+    seed: int = 1_000_000
+    """Of the episodes; training runs use seeds near 0."""
+    video: Path | None = None
+    """Write an animation of one episode to this GIF file."""
+    device: str = "cpu"
+    """cpu or cuda."""
+    threads: int = 1
+    """Processor threads."""
+
+
+def main(args: Args) -> None:
+    """Find out what kind of run it is."""
+    set_threads(args.threads)
+    directory = args.run if args.run.is_dir() else args.run.parent
+    document = read_run(directory)
+    kinds = {RUN_KIND: evaluate_a2c, "supervised": evaluate_supervised}
+    if document["kind"] not in kinds:
+        raise ValueError(f"{directory} holds a run of an unknown kind, {document['kind']}.")
+    kinds[document["kind"]](args, document["config"])
+
+
+def evaluate_a2c(args: Args, values: dict[str, Any]) -> None:
+    """Mean episode reward, stochastic and deterministic, beside the reference players."""
+    if args.episodes < 2:
+        raise ValueError(f"episodes must be at least 2, got {args.episodes}.")
+    if args.video is not None:
+        _check_video(args.video)
+    config = config_from_dict(values)
+    path = args.run / CHECKPOINT_FILE if args.run.is_dir() else args.run
+    agent = RecurrentA2C.load(path, device=args.device, core=config.core)
+    print(f"{config.env}, {config.core}, {path}, {agent._n_updates} updates, {args.episodes} episodes each")
+    print(f"{'':22}reward  95% confidence")
+    for name, deterministic in (("agent, stochastic", False), ("agent, deterministic", True)):
+        parallel = min(args.episodes, PARALLEL_MAZES if is_maze(config.env) else PARALLEL_OTHERS)
+        env = make_env(config, parallel)
+        _seed(env, args.seed)
+        score = evaluate_agent(agent, env, args.episodes, deterministic)
+        env.close()
+        print(f"{name:20}{score.mean:8.2f}  +-{score.confidence:6.2f}", flush=True)
+    if is_maze(config.env):
+        for name, score in reference_scores(maze_arguments(config), args.episodes, args.seed).items():
+            print(f"{name + ' player':20}{score.mean:8.2f}  +-{score.confidence:6.2f}", flush=True)
+    if args.video is not None:
+        _film(agent, config, args.video, args.seed)
+
+
+def evaluate_supervised(args: Args, values: dict[str, Any]) -> None:
+    """Errors on the test set, of the parameters with the lowest validation error."""
+    if args.video is not None:
+        raise ValueError("A supervised run has no episodes to film.")
+    config = supervised_config.config_from_dict(values)
+    path = args.run / BEST_FILE if args.run.is_dir() else args.run
+    task = config.make_task()
+    model = build_model(config, task)
+    load_parameters(model, load_state(path), config, path)
+    counts: ErrorCounts = evaluate(model.to(args.device), task, "test", args.device)
+    print(f"{config.task}, {config.core}, {path}, test set")
+    print(f"wrong symbols {counts.symbol_error:.2%}, wrong answers {counts.answer_error:.2%}")
+    for kind, (wrong, total) in counts.by_kind.items():
+        if kind:
+            print(f"  task {kind}: wrong answers {wrong / total:.2%} of {total}")
+
+
+def _seed(env: Any, seed: int) -> None:
+    set_random_seed(seed)
+    env.seed(seed)
+
+
+def _check_video(path: Path) -> None:
+    if path.suffix.lower() != ".gif":
+        raise ValueError(f"The animation is a GIF file, so {path} should end in .gif.")
+    check_writable_directory(path.parent)
+
+
+def _film(agent: RecurrentA2C, config: A2CConfig, path: Path, seed: int) -> None:
+    env = make_env(config, 1)
+    _seed(env, seed)
+    frames = film_episode(agent, env)
+    env.close()
+    save_animation(frames, path, frames_per_second=8 if is_maze(config.env) else 20)
+    print(f"Animation of one episode, {len(frames)} steps: {path}")
+
+
+def run_from_command_line() -> None:
+    """Turn bad input into one sentence and exit status 2."""
+    try:
+        main(tyro.cli(Args, description=__doc__))
+    except (ValueError, TypeError) as error:
+        print(f"evaluate.py: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    run_from_command_line()

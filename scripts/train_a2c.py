@@ -1,0 +1,122 @@
+"""Train a recurrent A2C agent: by default MNM-p on the invisible-goal maze.
+
+python scripts/train_a2c.py
+python scripts/train_a2c.py --core lstm --seed 1
+python scripts/train_a2c.py --env CartPole-v1 --drop-observations 1,3 --timesteps 200000
+python scripts/train_a2c.py --resume runs/MNMMaze-9x9-mnm-p-seed0 --episodes 100000
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from mnm_rl.agents import RecurrentA2C
+from mnm_rl.agents.callbacks import RunRecorder
+from mnm_rl.agents.config import A2CConfig, config_to_dict
+from mnm_rl.agents.display import AgentDisplay
+from mnm_rl.agents.environments import make_env
+from mnm_rl.agents.runs import RUN_KIND, load_agent, make_agent, make_logger, open_a2c_run, set_threads
+from mnm_rl.training import NonFiniteError
+from mnm_rl.training.runs import create_run
+
+
+@dataclass(frozen=True)
+class Args:
+    """Where to run, and what."""
+
+    run: tyro.conf.OmitArgPrefixes[A2CConfig] = field(default_factory=A2CConfig)
+    log_dir: str | None = None
+    """Folder of the run; runs/ENV-CORE-seedN if not given."""
+    resume: str | None = None
+    """Folder of a run to go on with. Its settings are used; only its length may be given anew."""
+    device: str = "cpu"
+    """cpu or cuda."""
+    threads: int = 1
+    """Processor threads."""
+    tensorboard: bool = True
+    """Write TensorBoard files beside progress.csv."""
+    quiet: bool = False
+    """No progress display."""
+
+
+def main(args: Args) -> None:
+    """Set up the run and train."""
+    set_threads(args.threads)
+    agent, config, directory = _resume(args) if args.resume else _create(args)
+    agent.set_logger(make_logger(directory, args.tensorboard))
+    console = Console(quiet=args.quiet)
+    parameters = sum(parameter.numel() for parameter in agent.policy.parameters())
+    console.print(
+        f"{config.env} with {config.core}, seed {config.seed}, {parameters:,} parameters: {directory}"
+    )
+    per_update = agent.n_steps * agent.n_envs
+    display = AgentDisplay(console, config.total_timesteps, per_update, agent._n_updates)
+    recorder = RunRecorder(directory, config.log_every, config.checkpoint_minutes, display.update)
+    _stop_on_signals(recorder)
+    try:
+        with display:
+            agent.learn(
+                config.total_timesteps - agent.num_timesteps,
+                recorder,
+                log_interval=config.log_every,
+                reset_num_timesteps=not args.resume,
+            )
+    except KeyboardInterrupt:
+        console.print(f"Stopped after {recorder.saved_updates} updates. Go on with: --resume {directory}")
+        sys.exit(130)
+    console.print(f"Done. Evaluate it with: python scripts/evaluate.py {directory}")
+
+
+def _create(args: Args) -> tuple[RecurrentA2C, A2CConfig, Path]:
+    """A new run, its folder made."""
+    config = args.run
+    name = f"{config.env.split(':')[-1].replace('/', '-')}-{config.core}-seed{config.seed}"
+    directory = Path(args.log_dir or f"runs/{name}")
+    agent = make_agent(config, make_env(config, config.n_envs), args.device)
+    create_run(directory, RUN_KIND, config_to_dict(config))
+    return agent, config, directory
+
+
+def _resume(args: Args) -> tuple[RecurrentA2C, A2CConfig, Path]:
+    """An existing run, at its checkpoint."""
+    directory = Path(args.resume or "")
+    config = open_a2c_run(directory, args.run)
+    return load_agent(directory, config, make_env(config, config.n_envs), args.device), config, directory
+
+
+def _stop_on_signals(recorder: RunRecorder) -> None:
+    """The first Ctrl-C or SIGTERM ends the run after the current update, a later one at once."""
+    first: list[float] = []
+
+    def stop(number: int, frame: object) -> None:
+        first.append(time.monotonic())
+        recorder.stop_requested = True
+        # Tools such as timeout send their signal twice, to the process and to its group.
+        if first[-1] - first[0] > 1:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+
+
+def run_from_command_line() -> None:
+    """Turn bad input into one sentence and exit status 2."""
+    try:
+        main(tyro.cli(Args, description=__doc__))
+    except (ValueError, TypeError) as error:
+        print(f"train_a2c.py: {error}", file=sys.stderr)
+        sys.exit(2)
+    except NonFiniteError as error:
+        print(f"train_a2c.py: {error} The last checkpoint stands.", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    run_from_command_line()
