@@ -1,5 +1,6 @@
 """The package as it is installed, and what the README promises about it."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -43,3 +44,17 @@ def test_ci_installs_and_tests_with_the_commands_of_the_readme():
     assert "\"$venv/bin/pip\" install -c constraints.txt -e '.[dev]'" in script
     assert test == ".venv/bin/pytest"
     assert '"$venv/bin/pytest"' in script
+
+
+def readme_examples() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+
+
+def test_the_examples_of_the_readme_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for code in readme_examples():
+        shortened = code.replace("100_000", "12_800").replace("n_eval_episodes=100", "n_eval_episodes=32")
+        exec(compile(shortened, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "torch.Size([50, 32, 100])" in printed
+    assert (tmp_path / "agent.zip").exists()
