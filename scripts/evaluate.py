@@ -20,13 +20,11 @@ from mnm_rl.agents.callbacks import CHECKPOINT_FILE
 from mnm_rl.agents.config import A2CConfig, config_from_dict
 from mnm_rl.agents.environments import is_maze, make_env, maze_arguments
 from mnm_rl.agents.evaluation import evaluate_agent, film_episode, save_animation
-from mnm_rl.agents.runs import RUN_KIND, set_threads
+from mnm_rl.agents.runs import RUN_KIND, set_up_torch
 from mnm_rl.envs import reference_scores
-from mnm_rl.tasks import ErrorCounts
 from mnm_rl.training import check_writable_directory
-from mnm_rl.training import config as supervised_config
-from mnm_rl.training.runs import load_state, read_run
-from mnm_rl.training.supervised import BEST_FILE, build_model, evaluate, load_parameters
+from mnm_rl.training.evaluation import describe_errors, evaluate_run
+from mnm_rl.training.runs import read_run
 
 PARALLEL_MAZES, PARALLEL_OTHERS = 100, 16
 
@@ -43,6 +41,8 @@ class Args:
     """Of the episodes; training runs use seeds near 0."""
     video: Path | None = None
     """Write an animation of one episode to this GIF file."""
+    data: str | None = None
+    """bAbI: folder or archive with the official files, if not where the run found them."""
     device: str = "cpu"
     """cpu or cuda."""
     threads: int = 1
@@ -51,7 +51,7 @@ class Args:
 
 def main(args: Args) -> None:
     """Find out what kind of run it is."""
-    set_threads(args.threads)
+    set_up_torch(args.device, args.threads)
     directory = args.run if args.run.is_dir() else args.run.parent
     document = read_run(directory)
     kinds = {RUN_KIND: evaluate_a2c, "supervised": evaluate_supervised}
@@ -89,17 +89,9 @@ def evaluate_supervised(args: Args, values: dict[str, Any]) -> None:
     """Errors on the test set, of the parameters with the lowest validation error."""
     if args.video is not None:
         raise ValueError("A supervised run has no episodes to film.")
-    config = supervised_config.config_from_dict(values)
-    path = args.run / BEST_FILE if args.run.is_dir() else args.run
-    task = config.make_task()
-    model = build_model(config, task)
-    load_parameters(model, load_state(path), config, path)
-    counts: ErrorCounts = evaluate(model.to(args.device), task, "test", args.device)
-    print(f"{config.task}, {config.core}, {path}, test set")
-    print(f"wrong symbols {counts.symbol_error:.2%}, wrong answers {counts.answer_error:.2%}")
-    for kind, (wrong, total) in counts.by_kind.items():
-        if kind:
-            print(f"  task {kind}: wrong answers {wrong / total:.2%} of {total}")
+    del values
+    directory = args.run if args.run.is_dir() else args.run.parent
+    print(describe_errors(*evaluate_run(directory, "test", args.device, args.data)))
 
 
 def _seed(env: Any, seed: int) -> None:

@@ -71,6 +71,8 @@ def test_atomic_write_replaces_or_leaves_alone(tmp_path):
         temporary.write_text({"half": "half"}["whole"])
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["file.txt"]
+    (tmp_path / "plain.txt").touch()
+    assert path.stat().st_mode == (tmp_path / "plain.txt").stat().st_mode
 
 
 def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path):

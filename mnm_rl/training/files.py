@@ -17,9 +17,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     on disk before the name changes.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=f".partial{path.suffix}")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial{path.suffix}")
     try:
         yield temporary
         _flush_to_disk(temporary)
