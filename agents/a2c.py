@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import explained_variance, obs_as_tensor
@@ -23,20 +22,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mnm_rl.agents.buffers import SequenceRolloutBuffer
-from mnm_rl.agents.checkpoint import (
-    capture_attributes,
-    capture_run_state,
-    check_checkpoint,
-    restore_run_state,
-)
-from mnm_rl.agents.distributions import ACTION_SPACES
 from mnm_rl.agents.policies import (
     RecurrentActorCriticCnnPolicy,
     RecurrentActorCriticPolicy,
     RecurrentMultiInputActorCriticPolicy,
     SequenceEvaluation,
 )
+from mnm_rl.agents.resumable import ResumableAlgorithm
 from mnm_rl.agents.returns import advantages_and_returns
+from mnm_rl.agents.spaces import check_spaces
 from mnm_rl.training import GuardedOptimizer
 
 EntropyKind = Literal["entropy", "concentration"]
@@ -52,7 +46,7 @@ class Losses(NamedTuple):
     meta: Tensor
 
 
-class RecurrentA2C(OnPolicyAlgorithm):
+class RecurrentA2C(ResumableAlgorithm):
     """A2C (Mnih et al. 2016) with any recurrent core of `mnm_rl.cores`.
 
     One update per rollout of T steps in B environments::
@@ -104,10 +98,7 @@ class RecurrentA2C(OnPolicyAlgorithm):
         "CnnPolicy": RecurrentActorCriticCnnPolicy,
         "MultiInputPolicy": RecurrentMultiInputActorCriticPolicy,
     }
-    policy: RecurrentActorCriticPolicy
     rollout_buffer: SequenceRolloutBuffer  # pyright: ignore[reportIncompatibleVariableOverride]
-    core_state: Any
-    guard: GuardedOptimizer
 
     def __init__(
         self,
@@ -142,9 +133,6 @@ class RecurrentA2C(OnPolicyAlgorithm):
         self.normalize_advantage = normalize_advantage
         self.bootstrap_time_limit = bootstrap_time_limit
         self.last_update: dict[str, float] = {}
-        self.callback_state: dict[str, Any] = {}
-        self._run_state: dict[str, Any] | None = None
-        self._rollout_start: tuple[dict[str, Any], dict[str, Any]] | None = None
         super().__init__(
             policy,
             env,  # pyright: ignore[reportArgumentType]
@@ -180,7 +168,7 @@ class RecurrentA2C(OnPolicyAlgorithm):
         """Act for ``n_rollout_steps`` and fill the buffer; see the base class."""
         assert isinstance(rollout_buffer, SequenceRolloutBuffer)
         self.policy.set_training_mode(False)
-        self._remember_rollout_start()
+        self.mark_rollout_start()
         rollout_buffer.start(self.core_state)
         callback.on_rollout_start()
         for step in range(n_rollout_steps):
@@ -221,7 +209,7 @@ class RecurrentA2C(OnPolicyAlgorithm):
         where = f"update {self._n_updates} ({self.num_timesteps} timesteps)"
         info = self.guard.step(self._total(losses), where)
         self._log(losses, info.grad_norm, float(explained_variance(values.ravel(), returns.ravel())))
-        self._rollout_start = None
+        self.mark_update_done()
 
     def _losses(self, evaluation: SequenceEvaluation, advantages: Tensor, returns: Tensor) -> Losses:
         if self.normalize_advantage:
@@ -236,8 +224,9 @@ class RecurrentA2C(OnPolicyAlgorithm):
         )
 
     def _total(self, losses: Losses) -> Tensor:
-        use_entropy = self.entropy_kind == "entropy" or losses.concentration is None
-        exploration = -losses.entropy if use_entropy else losses.concentration
+        exploration = -losses.entropy
+        if self.entropy_kind == "concentration" and losses.concentration is not None:
+            exploration = losses.concentration
         return (
             losses.policy
             + self.vf_coef * losses.value
@@ -313,72 +302,6 @@ class RecurrentA2C(OnPolicyAlgorithm):
             total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
         )
 
-    def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
-        """Save everything that the run needs to go on.
-
-        With an environment that offers ``get_state``/``set_state``, a save in the middle of a rollout stands
-        for the rollout's start: the steps since then have not been learned from, and the continued run takes
-        them again. Other environments keep their state to themselves; what is saved is the present.
-        """
-        attributes, self._run_state = self._rollout_start or self._present()
-        current = {name: getattr(self, name) for name in attributes}
-        vars(self).update(attributes)
-        try:
-            super().save(path, exclude, include)
-        finally:
-            vars(self).update(current)
-
-    @classmethod
-    def load(  # pyright: ignore[reportIncompatibleMethodOverride]
-        cls,
-        path: Any,
-        env: GymEnv | None = None,
-        device: torch.device | str = "auto",
-        custom_objects: dict[str, Any] | None = None,
-        print_system_info: bool = False,
-        force_reset: bool = True,
-        core: str | None = None,
-        **kwargs: Any,
-    ) -> Self:
-        """Load an agent.
-
-        With ``force_reset=False`` and the environment given, ``learn(..., reset_num_timesteps=False)`` goes
-        on as if the run had not been stopped: random generators and recurrent state are put back, and the
-        state of environments that offer ``set_state``. Otherwise the environment starts new episodes.
-
-        Args:
-            path: file or file-like object.
-            env: the environment to go on with; not needed for ``predict``.
-            device: where the policy runs.
-            custom_objects: replacements for saved objects.
-            print_system_info: of the saved agent.
-            force_reset: start new episodes.
-            core: name of the core that the checkpoint must be of; any if not given.
-            kwargs: attributes to change.
-
-        Raises:
-            ValueError: the file is missing, incomplete, or of another core.
-        """
-        check_checkpoint(path, core)
-        agent = super().load(
-            path, env, device, custom_objects, print_system_info, force_reset=force_reset, **kwargs
-        )
-        if env is not None and not force_reset and agent._run_state is not None:
-            restore_run_state(agent, agent._run_state)
-        if agent._run_state is not None:
-            agent.guard.load_state_dict(agent._run_state["guard"])
-        return agent
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "core_state", "guard", "_rollout_start"]
-
-    def _remember_rollout_start(self) -> None:
-        attributes, state = self._present()
-        self._rollout_start = None if state["env"] is None else (attributes, state)
-
-    def _present(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        return capture_attributes(self), capture_run_state(self)
-
     def _check_settings(self) -> None:
         if self.entropy_kind not in get_args(EntropyKind):
             raise ValueError(f"entropy_kind must be entropy or concentration, got {self.entropy_kind!r}.")
@@ -388,21 +311,7 @@ class RecurrentA2C(OnPolicyAlgorithm):
             )
         if self.n_steps < 1:
             raise ValueError(f"n_steps must be at least 1, got {self.n_steps}.")
+        if self.normalize_advantage and self.n_steps * self.n_envs < 2:
+            raise ValueError("normalize_advantage needs at least two steps per update.")
         if not issubclass(self.rollout_buffer_class, SequenceRolloutBuffer):  # pyright: ignore
             raise ValueError("rollout_buffer_class must be SequenceRolloutBuffer or a subclass of it.")
-
-
-def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:
-    """Raise a ValueError unless Stable-Baselines3's A2C takes the spaces."""
-    if not isinstance(action_space, ACTION_SPACES):
-        known = ", ".join(space.__name__ for space in ACTION_SPACES)
-        raise ValueError(f"The action space {action_space} cannot be served; what can: {known}.")
-    parts = (
-        observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"": observation_space}
-    )
-    for part in parts.values():
-        if not isinstance(part, ACTION_SPACES):
-            raise ValueError(
-                f"The observation space {observation_space} cannot be served; what can: Box, Discrete, "
-                "MultiDiscrete, MultiBinary, and a Dict of these."
-            )

@@ -65,7 +65,7 @@ class SequenceRolloutBuffer(BaseBuffer):
         self.state: Any = None
         size = (buffer_size, n_envs)
         self._stored: dict[str, NDArray[Any]] = {
-            key: np.zeros((*size, *get_obs_shape(space)), dtype=space.dtype)
+            key: np.zeros((*size, *get_obs_shape(space)), dtype=space.dtype)  # pyright: ignore
             for key, space in _parts(observation_space).items()
         }
         self.actions = np.zeros((*size, *(action_space.shape or ())), dtype=_action_dtype(action_space))

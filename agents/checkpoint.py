@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStac
 from mnm_rl.agents.policies import state_to_arrays
 
 if TYPE_CHECKING:
-    from mnm_rl.agents.a2c import RecurrentA2C
+    from mnm_rl.agents.resumable import ResumableAlgorithm
 
 ATTRIBUTES = (
     "num_timesteps",
@@ -44,12 +44,12 @@ WRAPPER_STATE: dict[type[VecEnvWrapper], tuple[str, ...]] = {
 MEMBERS = ("data", "policy.pth", "policy.optimizer.pth")
 
 
-def capture_attributes(agent: RecurrentA2C) -> dict[str, Any]:
+def capture_attributes(agent: ResumableAlgorithm) -> dict[str, Any]:
     """The attributes as they are now, safe from later changes."""
     return {name: copy.copy(getattr(agent, name)) for name in ATTRIBUTES}
 
 
-def capture_run_state(agent: RecurrentA2C) -> dict[str, Any]:
+def capture_run_state(agent: ResumableAlgorithm) -> dict[str, Any]:
     """Recurrent state, random generators, environments and counts of skipped updates, as they are now."""
     starts = agent._last_episode_starts
     # At the start of an episode the state is the initial one, which need not be stored (MNM's is 120 kB).
@@ -62,7 +62,7 @@ def capture_run_state(agent: RecurrentA2C) -> dict[str, Any]:
     }
 
 
-def restore_run_state(agent: RecurrentA2C, state: dict[str, Any]) -> None:
+def restore_run_state(agent: ResumableAlgorithm, state: dict[str, Any]) -> None:
     """Put back what `capture_run_state` returned, into an agent with its environment."""
     agent.core_state = agent.policy.state_from_arrays(state["core_state"], agent.n_envs)
     if agent.env is not None and state["env"] is not None and env_state(agent.env) is not None:
@@ -94,7 +94,8 @@ def env_state(env: VecEnv) -> list[Any] | None:
     """State of an environment that offers ``get_state``, and of its wrappers; ``None`` if it does not."""
     states: list[Any] = []
     while isinstance(env, VecEnvWrapper):
-        states.append({name: copy.deepcopy(getattr(env, name)) for name in _wrapper_attributes(env)})
+        attributes = {name: copy.deepcopy(getattr(env, name)) for name in _wrapper_attributes(env)}
+        states.append((type(env).__name__, attributes))
         env = env.venv
     get_state = getattr(env, "get_state", None)
     return None if get_state is None else [*states, get_state()]
@@ -110,11 +111,10 @@ def set_env_state(env: VecEnv, states: list[Any]) -> None:
     while isinstance(env, VecEnvWrapper):
         wrappers.append(env)
         env = env.venv
-    expected = [set(_wrapper_attributes(wrapper)) for wrapper in wrappers]
-    if [set(state) for state in states[:-1]] != expected:
+    if [name for name, _ in states[:-1]] != [type(wrapper).__name__ for wrapper in wrappers]:
         raise ValueError("The environment has other wrappers than the one that the run was saved with.")
-    for wrapper, state in zip(wrappers, states[:-1], strict=True):
-        vars(wrapper).update(copy.deepcopy(state))
+    for wrapper, (_, attributes) in zip(wrappers, states[:-1], strict=True):
+        vars(wrapper).update(copy.deepcopy(attributes))
     env.set_state(states[-1])  # pyright: ignore[reportAttributeAccessIssue]
 
 

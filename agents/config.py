@@ -70,7 +70,13 @@ class A2CConfig(EnvConfig):
     checkpoint_minutes: float = 5.0
     """Minutes between checkpoints; a killed run loses no more."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Make sure that the options fit each other and the environment; cheap, nothing is built.
+
+        Raises:
+            ValueError: an option that is not allowed.
+            TypeError: a setting that the core does not have.
+        """
         _check_numbers(self)
         self.check_environment()
         core_config(self.core, **self.core_settings())
@@ -138,13 +144,15 @@ def config_from_dict(values: dict[str, Any]) -> A2CConfig:
     """The inverse of `config_to_dict`.
 
     Raises:
-        ValueError: if there is an option that this version does not know.
+        ValueError: if there is an option that this version does not know, or does not allow.
     """
     known = {field.name for field in dataclasses.fields(A2CConfig)}
     unknown = sorted(values.keys() - known)
     if unknown:
         raise ValueError(f"The run has an option that this version does not know: {', '.join(unknown)}.")
-    return A2CConfig(**values)
+    config = A2CConfig(**values)
+    config.check()
+    return config
 
 
 def _check_numbers(config: A2CConfig) -> None:
@@ -152,7 +160,7 @@ def _check_numbers(config: A2CConfig) -> None:
         value = getattr(config, name)
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
-    for name in ("learning_rate", "max_grad_norm", "checkpoint_minutes", "adam_epsilon"):
+    for name in ("learning_rate", "max_grad_norm", "checkpoint_minutes", "adam_epsilon", "reward_scale"):
         if not getattr(config, name) > 0:
             raise ValueError(f"{name} must be positive, got {getattr(config, name)}.")
     for name in ("vf_coef", "ent_coef", "meta_coef", "seed"):

@@ -16,8 +16,6 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.nn import functional as F
 
-ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
-
 
 class ActionDistribution(ABC):
     """A family of distributions over the actions of a space, parametrised by ``[N, A]`` numbers."""

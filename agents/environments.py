@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import multiprocessing
 import re
+import signal
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +34,8 @@ class EnvConfig:
     """The maze only: observe the previous action, which learns faster (yes, if not given)."""
     drop_observations: str = ""
     """Numbers of a vector observation to hide, such as 1,3 (the velocities of CartPole)."""
+    reward_scale: float = 1.0
+    """Learn from rewards times this number; what is shown stays as it is. Not for the maze."""
     subprocesses: bool = False
     """Step each environment in a process of its own; not for the maze, which is one batch."""
 
@@ -41,8 +45,8 @@ class EnvConfig:
         _indices(self.drop_observations)
         if is_maze(self.env):
             maze_rules(self)
-            if self.subprocesses or self.drop_observations:
-                raise ValueError("subprocesses and drop_observations are not for the maze.")
+            if self.subprocesses or self.drop_observations or self.reward_scale != 1:
+                raise ValueError("subprocesses, drop_observations and reward_scale are not for the maze.")
         elif self.previous_action is not None:
             raise ValueError(f"previous_action is an option of the maze (MNMMaze-9x9), not of {self.env}.")
 
@@ -93,14 +97,23 @@ def make_env(config: EnvConfig, n_envs: int) -> VecEnv:
             n_envs,
             env_kwargs=_json_object(config.env_kwargs),
             wrapper_class=_wrap,  # pyright: ignore[reportArgumentType]
-            wrapper_kwargs={"dropped": _indices(config.drop_observations)},
+            wrapper_kwargs={
+                "dropped": _indices(config.drop_observations),
+                "reward_scale": config.reward_scale,
+            },
             vec_env_cls=SubprocVecEnv if config.subprocesses else DummyVecEnv,
         )
     except (gymnasium.error.Error, ImportError, TypeError) as error:
         raise ValueError(f"The environment {config.env!r} cannot be made: {error}") from error
 
 
-def _wrap(env: gymnasium.Env, dropped: list[int]) -> gymnasium.Env:
+def _wrap(env: gymnasium.Env, dropped: list[int], reward_scale: float) -> gymnasium.Env:
+    """Called around the monitor, which therefore sees the rewards as they are."""
+    if multiprocessing.parent_process() is not None:
+        # Ctrl-C reaches all processes; the parent still needs this one to finish its update.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if reward_scale != 1:
+        env = gymnasium.wrappers.TransformReward(env, lambda reward: reward_scale * float(reward))
     if _is_minigrid(env):
         env = SymbolicVector(env)
     return DropObservations(env, dropped) if dropped else env

@@ -19,6 +19,7 @@ TRAIL = 25
 TILE_SIZE = 24
 """Pixels per cell of the maze."""
 MAX_FRAMES = 1000
+PICTURE_TILE_SIZE = 40
 
 
 class Score(NamedTuple):
@@ -65,6 +66,18 @@ def film_episode(agent: RecurrentA2C, env: VecEnv, deterministic: bool = False) 
         actions, state = agent.predict(observation, state, starts, deterministic)
         observation, _, starts, _ = env.step(actions)
     return frames
+
+
+def draw_maze_episode(agent: RecurrentA2C, env: MazeVecEnv, steps: int) -> NDArray[np.uint8]:
+    """The maze with the whole path of an episode's first steps, in an environment with a single copy."""
+    observation: Any = env.reset()
+    state, starts, path = None, np.ones(1, dtype=bool), [int(env.mazes.cell[0])]
+    goal = int(env.mazes.goal[0])
+    while len(path) <= steps and (len(path) == 1 or not starts[0]):
+        actions, state = agent.predict(observation, state, starts)
+        observation, _, starts, _ = env.step(actions)
+        path.append(int(env.mazes.cell[0]))
+    return render_frame(env.mazes.rules.layout, path[-1], goal, path, tile_size=PICTURE_TILE_SIZE)
 
 
 def save_animation(frames: list[NDArray[np.uint8]], path: Path, frames_per_second: float) -> None:

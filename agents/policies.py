@@ -16,7 +16,6 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
     CombinedExtractor,
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 
 from mnm_rl.agents.buffers import Observations
 from mnm_rl.agents.distributions import make_distribution
+from mnm_rl.agents.spaces import check_extractor
 from mnm_rl.cores import MemoryCore, core_config, make_core
 
 
@@ -96,7 +96,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         if use_sde:
             raise ValueError("State-dependent exploration (use_sde) is not available for recurrent A2C.")
         core_config(core, **(core_kwargs or {}))
-        _check_extractor(features_extractor_class, observation_space, normalize_images)
+        check_extractor(features_extractor_class, observation_space, normalize_images)
         self._core_settings = {"core": core, "core_kwargs": dict(core_kwargs or {})}
         super().__init__(
             observation_space,
@@ -191,8 +191,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         """One step: actions ``[B, *action_shape]``, values ``[B]``, log-probabilities ``[B]``, state."""
         outputs, state = self._step(obs, state, episode_starts)
         parameters = self.action_net(self.mlp_extractor.forward_actor(outputs))
-        choose = self.distribution.mode if deterministic else self.distribution.sample
-        actions = choose(parameters)
+        actions = self._pick(parameters, deterministic)
         values = self.value_net(self.mlp_extractor.forward_critic(outputs)).squeeze(-1)
         return actions, values, self.distribution.log_prob(parameters, actions), state
 
@@ -246,10 +245,12 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         initial = self.initial_state(batch_size)
         if arrays is None:
             return initial
-        shapes = [tuple(field.shape) for field in initial]
-        if [np.shape(array) for array in arrays] != shapes:
+        # Batch and number of dimensions; the look-up table's state grows in between.
+        expected = [(batch_size, field.dim()) for field in initial]
+        if [(len(array), np.ndim(array)) for array in arrays] != expected:
+            shapes = ", ".join(str(list(field.shape)) for field in initial)
             raise ValueError(
-                f"A state of core {self.core_name!r} for {batch_size} environments has {shapes}."
+                f"A state of {self.core_name!r} for {batch_size} environments starts as {shapes}."
             )
         fields = [
             torch.as_tensor(array, dtype=field.dtype, device=field.device)
@@ -262,9 +263,10 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
     ) -> tuple[Tensor, Any]:
         outputs, state = self._step(obs, state, episode_starts)
         parameters = self.action_net(self.mlp_extractor.forward_actor(outputs))
-        return self.distribution.mode(parameters) if deterministic else self.distribution.sample(
-            parameters
-        ), state
+        return self._pick(parameters, deterministic), state
+
+    def _pick(self, parameters: Tensor, deterministic: bool) -> Tensor:
+        return self.distribution.mode(parameters) if deterministic else self.distribution.sample(parameters)
 
     def _step(self, obs: PyTorchObs, state: Any, episode_starts: Tensor | None) -> tuple[Tensor, Any]:
         return self.core.step(self.extract_features(obs), state, episode_starts)  # pyright: ignore
@@ -280,7 +282,8 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
     def _build_mlp_extractor(self) -> None:
         """Called by the base class before it builds heads and optimizer."""
         settings = self._core_settings
-        self.core = make_core(settings["core"], self.features_dim, **settings["core_kwargs"])
+        # Extractors of MultiDiscrete observations give a numpy number, which torch refuses.
+        self.core = make_core(settings["core"], int(self.features_dim), **settings["core_kwargs"])
         self.mlp_extractor = MlpExtractor(
             self.core.output_size, self.net_arch, self.activation_fn, device=self.device
         )
@@ -309,17 +312,3 @@ class RecurrentMultiInputActorCriticPolicy(RecurrentActorCriticPolicy):
 def state_to_arrays(state: Any) -> tuple[NDArray[Any], ...]:
     """A recurrent state as numpy arrays, each ``[B, ...]``."""
     return tuple(field.cpu().numpy() for field in state)
-
-
-def _check_extractor(
-    extractor: type[BaseFeaturesExtractor], space: spaces.Space, normalize_images: bool
-) -> None:
-    if isinstance(space, spaces.Dict) != issubclass(extractor, CombinedExtractor):
-        if issubclass(extractor, CombinedExtractor):
-            raise ValueError(f"MultiInputPolicy is for Dict observations, not {space}; use MlpPolicy.")
-        if issubclass(extractor, FlattenExtractor | NatureCNN):
-            raise ValueError("Dict observations need MultiInputPolicy.")
-    if issubclass(extractor, NatureCNN) and not is_image_space(
-        space, check_channels=False, normalized_image=not normalize_images
-    ):
-        raise ValueError(f"CnnPolicy is for images, not {space}; use MlpPolicy.")

@@ -69,30 +69,43 @@ def load_agent(directory: Path, config: A2CConfig, env: VecEnv, device: str = "c
     return agent
 
 
-def open_a2c_run(directory: Path, given: A2CConfig) -> A2CConfig:
-    """The config of an existing run; its length may be given anew, and is then noted in the run.
+def read_a2c_config(directory: Path) -> A2CConfig:
+    """The config of an existing run.
+
+    Raises:
+        ValueError: there is no such run, or it is of another kind.
+    """
+    return config_from_dict(open_run(directory, RUN_KIND))
+
+
+def update_a2c_config(directory: Path, wanted: A2CConfig) -> A2CConfig:
+    """Give an existing run a new length, and note it in the run's folder.
 
     Args:
         directory: the run's folder.
-        given: options from the command line. What differs from the default must agree with the run.
+        wanted: the run's config, with other episodes or timesteps.
+
+    Returns:
+        the new config.
 
     Raises:
-        ValueError: there is no such run, or an option disagrees with it.
+        ValueError: something else differs, too.
     """
-    saved = config_from_dict(open_run(directory, RUN_KIND))
-    defaults = A2CConfig()
-    for name, value in config_to_dict(given).items():
-        if name in ("episodes", "timesteps") or value in (getattr(defaults, name), getattr(saved, name)):
-            continue
-        raise ValueError(
-            f"The run in {directory} has {name} {getattr(saved, name)}, not {value}; a resumed run keeps its "
-            "settings, except for its length (episodes or timesteps)."
-        )
-    if given.episodes is None and given.timesteps is None:
-        return saved
-    config = dataclasses.replace(saved, episodes=given.episodes, timesteps=given.timesteps)
-    _note_config(directory, config_to_dict(config))
-    return config
+    saved = read_a2c_config(directory)
+    for name, value in config_to_dict(wanted).items():
+        if value != getattr(saved, name) and name not in ("episodes", "timesteps"):
+            raise ValueError(
+                f"The run in {directory} has {name} {getattr(saved, name)}, not {value}; a resumed run keeps "
+                "its settings, except for its length (episodes or timesteps)."
+            )
+    if wanted.timesteps != saved.timesteps:
+        wanted = dataclasses.replace(wanted, episodes=None)
+    elif wanted.episodes != saved.episodes:
+        wanted = dataclasses.replace(wanted, timesteps=None)
+    wanted.check()
+    if wanted != saved:
+        _note_config(directory, config_to_dict(wanted))
+    return wanted
 
 
 def policy_name(space: spaces.Space) -> str:
@@ -110,14 +123,18 @@ def make_logger(directory: Path, tensorboard: bool) -> Logger:
     return configure(str(directory), ["tensorboard"]) if tensorboard else Logger(None, [])
 
 
-def set_threads(threads: int) -> None:
-    """Processor threads of torch.
+def set_up_torch(device: str, threads: int) -> None:
+    """Set torch's processor threads, and make sure that the device is there.
 
     Raises:
-        ValueError: fewer than one.
+        ValueError: fewer than one thread, or no such device.
     """
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}.")
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"device must be cpu or cuda, got {device!r}.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("There is no cuda device here; use --device cpu.")
     torch.set_num_threads(threads)
 
 

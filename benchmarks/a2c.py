@@ -1,6 +1,6 @@
 """Training steps per second of RecurrentA2C, beside sb3-contrib's RecurrentPPO and skrl's A2C_RNN.
 
-    python benchmarks/a2c.py
+    $ python benchmarks/a2c.py
 
 All train an LSTM that policy and value share, with linear heads, on the same batched maze: as many steps and
 environments per update, one pass over the rollout as a single batch, a reset where an episode ends. The
@@ -22,7 +22,7 @@ import torch
 import tyro
 
 from mnm_rl.agents import RecurrentA2C
-from mnm_rl.envs import MazeVectorEnv, MazeVecEnv
+from mnm_rl.envs import MazeVecEnv, MazeVectorEnv
 
 GAMMA, VALUE_WEIGHT, GRAD_NORM, LEARNING_RATE = 0.9, 0.1, 4.0, 1e-3
 
@@ -70,7 +70,7 @@ def recurrent_a2c(args: Args, core: str, **settings: Any) -> Contender:
 
 def recurrent_ppo(args: Args) -> Contender:
     """sb3-contrib's RecurrentPPO with one epoch and one batch."""
-    from sb3_contrib import RecurrentPPO
+    from sb3_contrib import RecurrentPPO  # pyright: ignore[reportMissingImports]
 
     agent = RecurrentPPO(
         "MlpLstmPolicy",
@@ -97,14 +97,14 @@ def recurrent_ppo(args: Args) -> Contender:
 
 def skrl_a2c(args: Args) -> Contender:
     """skrl's A2C_RNN; its model computes the LSTM once for both roles."""
-    import skrl
-    from skrl.agents.torch.a2c import A2C_RNN
-    from skrl.envs.wrappers.torch import wrap_env
-    from skrl.memories.torch import RandomMemory
-    from skrl.trainers.torch import SequentialTrainer
+    import skrl  # pyright: ignore[reportMissingImports]
+    from skrl.agents.torch.a2c import A2C_RNN  # pyright: ignore[reportMissingImports]
+    from skrl.envs.wrappers.torch import wrap_env  # pyright: ignore[reportMissingImports]
+    from skrl.memories.torch import RandomMemory  # pyright: ignore[reportMissingImports]
+    from skrl.trainers.torch import SequentialTrainer  # pyright: ignore[reportMissingImports]
 
     skrl.logger.setLevel(logging.ERROR)
-    env = wrap_env(MazeVectorEnv(args.n_envs), wrapper="gymnasium", verbose=False)
+    env: Any = wrap_env(MazeVectorEnv(args.n_envs), wrapper="gymnasium", verbose=False)
     model = _skrl_model(args, env)
     agent = A2C_RNN(
         models={"policy": model, "value": model},
@@ -133,7 +133,7 @@ def skrl_a2c(args: Args) -> Contender:
 
 
 def _skrl_model(args: Args, env: Any) -> Any:
-    from skrl.models.torch import CategoricalMixin, DeterministicMixin, Model
+    from skrl.models.torch import CategoricalMixin, DeterministicMixin, Model  # pyright: ignore[reportMissingImports]
 
     class SharedLSTM(CategoricalMixin, DeterministicMixin, Model):
         """Policy and value with one LSTM, whose output the policy's call leaves for the value's call."""

@@ -1,7 +1,7 @@
 """Evaluate a run: the return of an agent's episodes, or the test errors of a supervised model.
 
-python scripts/evaluate.py runs/MNMMaze-9x9-mnm-p-seed0
-python scripts/evaluate.py runs/MNMMaze-9x9-mnm-p-seed0 --video episode.gif
+$ python scripts/evaluate.py runs/MNMMaze-9x9-mnm-p-seed0
+$ python scripts/evaluate.py runs/MNMMaze-9x9-mnm-p-seed0 --video episode.gif
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from typing import Annotated, Any
 
 import torch
 import tyro
+from PIL import Image
 from stable_baselines3.common.utils import set_random_seed
 
 from mnm_rl.agents import RecurrentA2C
 from mnm_rl.agents.callbacks import CHECKPOINT_FILE
 from mnm_rl.agents.config import A2CConfig, config_from_dict
 from mnm_rl.agents.environments import is_maze, make_env, maze_arguments
-from mnm_rl.agents.evaluation import evaluate_agent, film_episode, save_animation
+from mnm_rl.agents.evaluation import draw_maze_episode, evaluate_agent, film_episode, save_animation
 from mnm_rl.agents.runs import RUN_KIND, set_up_torch
-from mnm_rl.envs import reference_scores
+from mnm_rl.envs import MazeVecEnv, reference_scores
 from mnm_rl.training import check_writable_directory
 from mnm_rl.training.evaluation import describe_errors, evaluate_run
 from mnm_rl.training.runs import read_run
@@ -41,6 +42,10 @@ class Args:
     """Of the episodes; training runs use seeds near 0."""
     video: Path | None = None
     """Write an animation of one episode to this GIF file."""
+    picture: Path | None = None
+    """The maze only: draw the path of an episode's first steps into this image file."""
+    picture_steps: int = 60
+    """Steps in the picture."""
     data: str | None = None
     """bAbI: folder or archive with the official files, if not where the run found them."""
     device: str = "cpu"
@@ -64,9 +69,11 @@ def evaluate_a2c(args: Args, values: dict[str, Any]) -> None:
     """Mean episode reward, stochastic and deterministic, beside the reference players."""
     if args.episodes < 2:
         raise ValueError(f"episodes must be at least 2, got {args.episodes}.")
+    config = config_from_dict(values)
     if args.video is not None:
         _check_video(args.video)
-    config = config_from_dict(values)
+    if args.picture is not None:
+        _check_picture(args.picture, config)
     path = args.run / CHECKPOINT_FILE if args.run.is_dir() else args.run
     agent = RecurrentA2C.load(path, device=args.device, core=config.core)
     print(f"{config.env}, {config.core}, {path}, {agent._n_updates} updates, {args.episodes} episodes each")
@@ -83,15 +90,16 @@ def evaluate_a2c(args: Args, values: dict[str, Any]) -> None:
             print(f"{name + ' player':20}{score.mean:8.2f}  +-{score.confidence:6.2f}", flush=True)
     if args.video is not None:
         _film(agent, config, args.video, args.seed)
+    if args.picture is not None:
+        _draw(agent, config, args.picture, args)
 
 
 def evaluate_supervised(args: Args, values: dict[str, Any]) -> None:
     """Errors on the test set, of the parameters with the lowest validation error."""
-    if args.video is not None:
-        raise ValueError("A supervised run has no episodes to film.")
-    del values
-    directory = args.run if args.run.is_dir() else args.run.parent
-    print(describe_errors(*evaluate_run(directory, "test", args.device, args.data)))
+    del values  # they are read again with the parameters
+    if args.video is not None or args.picture is not None:
+        raise ValueError("A supervised run has no episodes to film or to draw.")
+    print(describe_errors(*evaluate_run(args.run, "test", args.device, args.data)))
 
 
 def _seed(env: Any, seed: int) -> None:
@@ -103,6 +111,22 @@ def _check_video(path: Path) -> None:
     if path.suffix.lower() != ".gif":
         raise ValueError(f"The animation is a GIF file, so {path} should end in .gif.")
     check_writable_directory(path.parent)
+
+
+def _check_picture(path: Path, config: A2CConfig) -> None:
+    if not is_maze(config.env):
+        raise ValueError(f"Only episodes in the maze can be drawn, not in {config.env}.")
+    if path.suffix.lower() not in (".png", ".gif", ".jpg"):
+        raise ValueError(f"The picture is a .png, .gif or .jpg file, not {path}.")
+    check_writable_directory(path.parent)
+
+
+def _draw(agent: RecurrentA2C, config: A2CConfig, path: Path, args: Args) -> None:
+    env = make_env(config, 1)
+    assert isinstance(env, MazeVecEnv)
+    _seed(env, args.seed)
+    Image.fromarray(draw_maze_episode(agent, env, args.picture_steps)).save(path)
+    print(f"The first {args.picture_steps} steps of an episode: {path}")
 
 
 def _film(agent: RecurrentA2C, config: A2CConfig, path: Path, seed: int) -> None:

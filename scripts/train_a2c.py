@@ -1,9 +1,9 @@
 """Train a recurrent A2C agent: by default MNM-p on the invisible-goal maze.
 
-python scripts/train_a2c.py
-python scripts/train_a2c.py --core lstm --seed 1
-python scripts/train_a2c.py --env CartPole-v1 --drop-observations 1,3 --timesteps 200000
-python scripts/train_a2c.py --resume runs/MNMMaze-9x9-mnm-p-seed0 --episodes 100000
+$ python scripts/train_a2c.py
+$ python scripts/train_a2c.py --core lstm --seed 1
+$ python scripts/train_a2c.py --env CartPole-v1 --drop-observations 1,3 --timesteps 200000
+$ python scripts/train_a2c.py --resume runs/MNMMaze-9x9-mnm-p-seed0 --episodes 100000
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import tyro
@@ -22,7 +22,15 @@ from mnm_rl.agents.callbacks import RunRecorder
 from mnm_rl.agents.config import A2CConfig, config_to_dict
 from mnm_rl.agents.display import AgentDisplay
 from mnm_rl.agents.environments import make_env
-from mnm_rl.agents.runs import RUN_KIND, load_agent, make_agent, make_logger, open_a2c_run, set_threads
+from mnm_rl.agents.runs import (
+    RUN_KIND,
+    load_agent,
+    make_agent,
+    make_logger,
+    read_a2c_config,
+    set_up_torch,
+    update_a2c_config,
+)
 from mnm_rl.training import NonFiniteError
 from mnm_rl.training.runs import create_run
 
@@ -48,7 +56,7 @@ class Args:
 
 def main(args: Args) -> None:
     """Set up the run and train."""
-    set_threads(args.threads)
+    set_up_torch(args.device, args.threads)
     agent, config, directory = _resume(args) if args.resume else _create(args)
     agent.set_logger(make_logger(directory, args.tensorboard))
     console = Console(quiet=args.quiet)
@@ -77,6 +85,7 @@ def main(args: Args) -> None:
 def _create(args: Args) -> tuple[RecurrentA2C, A2CConfig, Path]:
     """A new run, its folder made."""
     config = args.run
+    config.check()
     name = f"{config.env.split(':')[-1].replace('/', '-')}-{config.core}-seed{config.seed}"
     directory = Path(args.log_dir or f"runs/{name}")
     agent = make_agent(config, make_env(config, config.n_envs), args.device)
@@ -87,8 +96,17 @@ def _create(args: Args) -> tuple[RecurrentA2C, A2CConfig, Path]:
 def _resume(args: Args) -> tuple[RecurrentA2C, A2CConfig, Path]:
     """An existing run, at its checkpoint."""
     directory = Path(args.resume or "")
-    config = open_a2c_run(directory, args.run)
+    config = update_a2c_config(directory, args.run)
     return load_agent(directory, config, make_env(config, config.n_envs), args.device), config, directory
+
+
+def _parse() -> Args:
+    """The options; where a run goes on, its own settings are the defaults."""
+    args = tyro.cli(Args, description=__doc__)
+    if args.resume is None:
+        return args
+    config = read_a2c_config(Path(args.resume))
+    return tyro.cli(Args, description=__doc__, default=replace(args, run=config))
 
 
 def _stop_on_signals(recorder: RunRecorder) -> None:
@@ -109,7 +127,7 @@ def _stop_on_signals(recorder: RunRecorder) -> None:
 def run_from_command_line() -> None:
     """Turn bad input into one sentence and exit status 2."""
     try:
-        main(tyro.cli(Args, description=__doc__))
+        main(_parse())
     except (ValueError, TypeError) as error:
         print(f"train_a2c.py: {error}", file=sys.stderr)
         sys.exit(2)

@@ -13,12 +13,12 @@ from mnm_rl.training.supervised import BEST_FILE, CHECKPOINT_FILE, build_model, 
 
 
 def evaluate_run(
-    directory: Path, split: str = "test", device: torch.device | str = "cpu", data: str | None = None
+    run: Path, split: str = "test", device: torch.device | str = "cpu", data: str | None = None
 ) -> tuple[SupervisedConfig, Task, ErrorCounts]:
     """Evaluate a run's best parameters (by validation error), or its last ones if it has none yet.
 
     Args:
-        directory: the run's folder.
+        run: the run's folder, or a file with parameters in it.
         split: ``"test"`` or ``"valid"``.
         device: where to compute.
         data: where bAbI's files are, if not where the run found them.
@@ -26,8 +26,10 @@ def evaluate_run(
     Raises:
         ValueError: if there is no such run, its files are damaged, or the data do not fit its vocabulary.
     """
+    directory = run if run.is_dir() else run.parent
     config = config_from_dict(read_run(directory)["config"])
     path = directory / (BEST_FILE if (directory / BEST_FILE).exists() else CHECKPOINT_FILE)
+    path = path if run.is_dir() else run
     state = load_state(path)
     task = config.make_task(data, state.get("vocabulary"))
     model = build_model(config, task)

@@ -1,0 +1,114 @@
+"""Saving and loading an agent so that its run goes on as if it had not been stopped."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.type_aliases import GymEnv
+
+from mnm_rl.agents.checkpoint import (
+    capture_attributes,
+    capture_run_state,
+    check_checkpoint,
+    restore_run_state,
+)
+from mnm_rl.agents.policies import RecurrentActorCriticPolicy
+from mnm_rl.training import GuardedOptimizer
+
+
+class ResumableAlgorithm(OnPolicyAlgorithm):
+    """On-policy algorithm for a recurrent policy that makes one update per rollout and can be resumed.
+
+    Attributes:
+        core_state: the recurrent state after the last step of the environment.
+        guard: makes the updates and counts those that were skipped.
+        callback_state: what callbacks want to be saved with the agent, under names of their own.
+    """
+
+    policy: RecurrentActorCriticPolicy
+    core_state: Any
+    guard: GuardedOptimizer
+    _run_state: dict[str, Any] | None = None
+    _rollout_start: tuple[dict[str, Any], dict[str, Any]] | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        self.callback_state: dict[str, Any] = {}
+        super().__init__(*args, **kwargs)
+
+    def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
+        """Save everything that the run needs to go on.
+
+        With an environment that offers ``get_state``/``set_state``, a save in the middle of a rollout stands
+        for the rollout's start: the steps since then have not been learned from, and the continued run takes
+        them again. Other environments keep their state to themselves; what is saved is the present.
+        """
+        attributes, self._run_state = self._rollout_start or self._present()
+        current = {name: getattr(self, name) for name in attributes}
+        vars(self).update(attributes)
+        try:
+            super().save(path, exclude, include)
+        finally:
+            vars(self).update(current)
+
+    @classmethod
+    def load(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls,
+        path: Any,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        core: str | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Load an agent.
+
+        With ``force_reset=False`` and the environment given, ``learn(..., reset_num_timesteps=False)`` goes
+        on as if the run had not been stopped: random generators and recurrent state are put back, and the
+        state of environments that offer ``set_state``. Otherwise the environment starts new episodes.
+
+        Args:
+            path: file or file-like object.
+            env: the environment to go on with; not needed for ``predict``.
+            device: where the policy runs.
+            custom_objects: replacements for saved objects.
+            print_system_info: of the saved agent.
+            force_reset: start new episodes.
+            core: name of the core that the checkpoint must be of; any if not given.
+            kwargs: attributes to change.
+
+        Raises:
+            ValueError: the file is missing, incomplete, or of another core.
+        """
+        check_checkpoint(path, core)
+        agent = super().load(
+            path, env, device, custom_objects, print_system_info, force_reset=force_reset, **kwargs
+        )
+        if env is not None and not force_reset and agent._run_state is not None:
+            restore_run_state(agent, agent._run_state)
+        if agent._run_state is not None:
+            agent.guard.load_state_dict(agent._run_state["guard"])
+        return agent
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "core_state", "guard", "_rollout_start"]
+
+    def mark_rollout_start(self) -> None:
+        """To be called before a rollout: what is saved until the update stands for this moment."""
+        attributes, state = self._present()
+        self._rollout_start = None if state["env"] is None else (attributes, state)
+
+    def mark_update_done(self) -> None:
+        """To be called after an update: what is saved now stands for the present."""
+        self._rollout_start = None
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        self._rollout_start = None
+        return super()._setup_learn(*args, **kwargs)
+
+    def _present(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return capture_attributes(self), capture_run_state(self)

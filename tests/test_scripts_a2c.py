@@ -1,0 +1,253 @@
+"""The scripts that train and evaluate agents, as they are used from a shell."""
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mnm_rl.agents import RecurrentA2C
+from mnm_rl.agents.config import A2CConfig, config_from_dict, config_to_dict
+from mnm_rl.agents.environments import EnvConfig, make_env
+from mnm_rl.agents.runs import policy_name
+from mnm_rl.training.curves import read_curve
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+TINY_MAZE = ["--env", "MNMMaze-5x5", "--n-envs", "4", "--core", "lstm", "--hidden-size", "8"]
+TINY_MAZE += ["--log-every", "2", "--no-tensorboard"]
+
+
+@pytest.fixture
+def run_script(monkeypatch, capsys):
+    """Run a script in this process; returns its exit status, stdout and stderr."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(name: str, *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        status = 0
+        try:
+            importlib.import_module(name).run_from_command_line()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        return status, *capsys.readouterr()
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def parameters(directory: Path) -> list[np.ndarray]:
+    agent = RecurrentA2C.load(directory / "checkpoint.zip", device="cpu")
+    return [value.numpy() for value in agent.policy.state_dict().values()]
+
+
+def test_a_run_its_continuation_and_its_evaluation(run_script, tmp_path):
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    status, out, _ = run_script("train_a2c", *TINY_MAZE, "--log-dir", run, "--episodes", "12")
+    assert status == 0
+    assert f"evaluate.py {run}" in out.replace("\n", "")
+    # As if the process had been killed later, in the middle of a row.
+    with (run / "progress.csv").open("a") as file:
+        file.write("4,16,3200,1.0,5,0,0,0,0,0,0,0,0,0\r\n6,24,48")
+    assert run_script("train_a2c", "--resume", run, "--episodes", "24", "--quiet")[:2] == (0, "")
+    run_script("train_a2c", *TINY_MAZE, "--log-dir", whole, "--episodes", "24", "--quiet")
+    for first, second in zip(parameters(run), parameters(whole), strict=True):
+        np.testing.assert_array_equal(first, second)
+    curve, expected = read_curve(run / "progress.csv"), read_curve(whole / "progress.csv")
+    assert curve["updates"] == [2, 4, 6]
+    assert curve["episodes"] == [8, 16, 24]
+    assert curve["timesteps"] == [1600, 3200, 4800]
+    del curve["seconds"], expected["seconds"]
+    assert curve == expected
+    assert json.loads((run / "config.json").read_text())["config"]["episodes"] == 24
+
+    video = tmp_path / "episode.gif"
+    status, out, _ = run_script("evaluate", run, "--episodes", "4", "--video", video)
+    assert status == 0
+    rows = {line.split("  ")[0]: line.split() for line in out.splitlines()[2:-1]}
+    assert list(rows) == [
+        *("agent, stochastic", "agent, deterministic"),
+        *("random player", "belief player", "oracle player"),
+    ]
+    assert float(rows["oracle player"][2]) > float(rows["random player"][2])
+    assert Image.open(video).n_frames > 100
+    again = run_script("evaluate", run / "checkpoint.zip", "--episodes", "4")[1]
+    assert again.splitlines()[2:] == out.splitlines()[2:-1], "the same seed gives the same scores"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path):
+    command = [sys.executable, str(SCRIPTS / "train_a2c.py"), *TINY_MAZE, "--log-dir", str(tmp_path / "run")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "run" / "progress.csv").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(number)
+        assert process.stdout is not None
+        out = process.stdout.read()
+    assert process.returncode == 130
+    updates = RecurrentA2C.load(tmp_path / "run" / "checkpoint.zip", device="cpu")._n_updates
+    assert updates >= 2
+    assert f"Stopped after {updates} updates. Go on with: --resume {tmp_path / 'run'}" in out
+
+
+def test_cartpole_without_velocities(run_script, tmp_path):
+    arguments = ["--env", "CartPole-v1", "--drop-observations", "1,3", "--core", "gru", "--n-envs", "2"]
+    arguments += ["--log-dir", tmp_path / "run", "--timesteps", "512", "--n-steps", "64", "--log-every", "1"]
+    assert run_script("train_a2c", *arguments, "--schedule", "linear", "--quiet")[0] == 0
+    assert read_curve(tmp_path / "run" / "progress.csv")["learning_rate"] == [0.00075, 0.0005, 0.00025, 0]
+    assert any((tmp_path / "run").glob("events.*"))
+    status, out, _ = run_script("train_a2c", "--resume", tmp_path / "run", "--timesteps", "768", "--quiet")
+    assert status == 0
+    assert len(read_curve(tmp_path / "run" / "progress.csv")["updates"]) == 6
+    assert RecurrentA2C.load(tmp_path / "run" / "checkpoint.zip").observation_space.shape == (2,)
+    status, out, _ = run_script("evaluate", tmp_path / "run", "--episodes", "3")
+    assert status == 0
+    assert "player" not in out
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize("core", ["lstm", "mnm-p"])
+def test_both_cores_solve_cartpole_without_velocities(core, run_script, tmp_path):
+    arguments = ["--env", "CartPole-v1", "--drop-observations", "1,3", "--core", core, "--hidden-size", "64"]
+    if core == "mnm-p":
+        arguments += ["--core-kwargs", '{"key_size": 32, "value_size": 32, "memory_widths": [32, 32]}']
+    arguments += ["--n-envs", "8", "--n-steps", "32", "--timesteps", "500000", "--reward-scale", "0.05"]
+    arguments += ["--gae-lambda", "0.95", "--vf-coef", "0.5", "--ent-coef", "0.001"]
+    arguments += ["--learning-rate", "0.003", "--schedule", "linear", "--quiet"]
+    run_script("train_a2c", *arguments, "--log-dir", tmp_path / "run")
+    _, out, _ = run_script("evaluate", tmp_path / "run", "--episodes", "100")
+    scores = {line[:20].strip(): float(line[20:29]) for line in out.splitlines()[2:]}
+    assert scores["agent, deterministic"] > 475
+
+
+def test_minigrid_is_seen_as_a_one_hot_vector():
+    env = make_env(EnvConfig(env="MiniGrid-MemoryS7-v0"), 2)
+    observations = env.reset()
+    assert observations.shape == (2, 7 * 7 * (11 + 6 + 3))
+    np.testing.assert_array_equal(observations.sum(1), 7 * 7 * 3)
+    assert policy_name(env.observation_space) == "MlpPolicy"
+    image = env.get_attr("unwrapped")[0].gen_obs()["image"]
+    objects = observations[0, : 49 * 11].reshape(7, 7, 11).argmax(-1)
+    np.testing.assert_array_equal(objects, image[..., 0])
+
+
+def test_environments_in_processes_of_their_own():
+    env = make_env(EnvConfig(env="CartPole-v1", drop_observations="1,3", subprocesses=True), 1)
+    assert env.reset().shape == (1, 2)
+    env.close()
+
+
+def test_a_config_survives_json():
+    config = A2CConfig(env="CartPole-v1", core="mnm-g", heads=2, core_kwargs='{"key_size": 7}', gamma=0.5)
+    assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
+    assert config.core_settings() == {"heads": 2, "key_size": 7}
+
+
+def test_defaults_depend_on_the_environment():
+    maze = A2CConfig(env_kwargs='{"horizon": 50}')
+    assert (maze.total_timesteps, maze.rollout_steps, maze.discount) == (60_000 * 50, 50, 0.9)
+    assert not maze.bootstraps
+    other = A2CConfig(env="CartPole-v1")
+    assert (other.total_timesteps, other.rollout_steps, other.discount) == (500_000, 128, 0.99)
+    assert other.bootstraps
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--core", "lstn"], "Unknown core 'lstn'"),
+        (["--core", "lstm", "--heads", "2"], "has no setting heads"),
+        (["--core-kwargs", "{"], "core_kwargs must be JSON"),
+        (["--core-kwargs", "[1]"], "core_kwargs must be a JSON object"),
+        (["--hidden-size", "0"], "hidden_size must be at least 1"),
+        (["--env", "MNMMaze-8x8"], "size must be an odd whole number"),
+        (["--env", "MNMMaze-9x7"], "MNMMaze-9x7 is not square"),
+        (["--env-kwargs", '{"size": 8}'], "size must be an odd whole number"),
+        (["--env-kwargs", '{"speed": 8}'], "unexpected keyword argument 'speed'"),
+        (["--env-kwargs", "size=8"], "env_kwargs must be JSON"),
+        (["--env", "NoSuchThing-v0"], "The environment 'NoSuchThing-v0' cannot be made"),
+        (["--env", "no_such_module:Thing-v0"], "cannot be made"),
+        (["--env", "CartPole-v1", "--previous-action", "True"], "previous_action is an option of the maze"),
+        (["--env", "CartPole-v1", "--drop-observations", "7"], "does not fit an observation of 4"),
+        (["--env", "CartPole-v1", "--drop-observations", "x"], "must be whole numbers"),
+        (["--env", "CartPole-v1", "--episodes", "7"], "use timesteps"),
+        (["--drop-observations", "1"], "not for the maze"),
+        (["--n-envs", "0"], "n_envs must be at least 1"),
+        (["--episodes", "0"], "episodes must be at least 1"),
+        (["--episodes", "9", "--timesteps", "9"], "not both"),
+        (["--learning-rate", "-1"], "learning_rate must be positive"),
+        (["--gamma", "1.5"], "gamma must be between 0 and 1"),
+        (["--threads", "0"], "threads must be at least 1"),
+        (["--device", "abacus"], "device must be cpu or cuda"),
+    ],
+)
+def test_bad_options_get_one_sentence_and_leave_nothing_behind(run_script, tmp_path, arguments, message):
+    status, out, err = run_script("train_a2c", *arguments, "--log-dir", tmp_path / "run")
+    assert status == 2
+    assert out == ""
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_with_something_in_it_is_left_alone(run_script, tmp_path):
+    (tmp_path / "note.txt").write_text("mine")
+    status, _, err = run_script("train_a2c", *TINY_MAZE, "--log-dir", tmp_path)
+    assert status == 2
+    assert "is not an empty folder" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
+
+
+def test_a_folder_that_cannot_be_written(run_script, tmp_path):
+    (tmp_path / "file").write_text("")
+    status, _, err = run_script("train_a2c", *TINY_MAZE, "--log-dir", tmp_path / "file" / "run")
+    assert status == 2
+    assert "Cannot write to the directory" in err
+
+
+def test_runs_that_cannot_go_on(run_script, tmp_path):
+    assert "There is no run in" in run_script("train_a2c", "--resume", tmp_path)[2]
+    run = tmp_path / "run"
+    run_script("train_a2c", *TINY_MAZE, "--log-dir", run, "--episodes", "4", "--quiet")
+    for core in ("gru", "mnm-p"):
+        status, _, err = run_script("train_a2c", "--resume", run, "--core", core)
+        assert status == 2
+        assert f"has core lstm, not {core}" in err
+    whole = (run / "checkpoint.zip").read_bytes()
+    (run / "checkpoint.zip").write_bytes(whole[:-100])
+    for script, arguments in (("train_a2c", ["--resume", run]), ("evaluate", [run])):
+        status, _, err = run_script(script, *arguments)
+        assert status == 2
+        assert "checkpoint.zip is incomplete or damaged" in err
+    (run / "checkpoint.zip").write_bytes(whole)
+    document = json.loads((run / "config.json").read_text())
+    document["config"]["core"] = "gru"
+    (run / "config.json").write_text(json.dumps(document))
+    status, _, err = run_script("train_a2c", "--resume", run)
+    assert status == 2
+    assert "was trained with core 'lstm', not 'gru'" in err
+    (run / "config.json").write_text(json.dumps({**document, "config": {"colour": 1}}))
+    assert "does not know: colour" in run_script("train_a2c", "--resume", run)[2]
+
+
+def test_evaluations_that_are_refused(run_script, tmp_path):
+    run = tmp_path / "run"
+    run_script("train_a2c", *TINY_MAZE, "--log-dir", run, "--episodes", "4", "--quiet")
+    for arguments, message in (
+        ([tmp_path / "nothing"], "There is no run in"),
+        ([run, "--episodes", "1"], "episodes must be at least 2"),
+        ([run, "--video", tmp_path / "episode.mp4"], "should end in .gif"),
+    ):
+        status, out, err = run_script("evaluate", *arguments)
+        assert (status, out) == (2, "")
+        assert message in err
