@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, reset_state, steps_with_resets
+from mnm_rl.kernels import Backend, ScanParameters, ScanSettings, choose, scan
 from mnm_rl.memory import (
     Normalization,
     OutputActivation,
@@ -57,6 +58,9 @@ class MNMConfig:
     """Nonlinearity of the memory's last layer; the others use tanh."""
     recall_weights: tuple[float, ...] = (1.0,)
     """lambda_tau of Eq. 5 for the recall delays tau = 0, 1, ...; the paper uses tau = 0 only."""
+    kernel: Backend = "auto"
+    """What runs the time loop: ``reference`` is the plain form below, the others are faster, with the same
+    results."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "memory_widths", tuple(self.memory_widths))
@@ -74,6 +78,7 @@ class MNMConfig:
             ("write_rule", WriteRule),
             ("normalization", Normalization),
             ("output_activation", OutputActivation),
+            ("kernel", Backend),
         ):
             value = getattr(self, name)
             _require(value in get_args(allowed), name, repr(value), f"one of {', '.join(get_args(allowed))}")
@@ -150,6 +155,15 @@ class MNMCore(MemoryCore[MNMState]):
             self.feedback = nn.Linear(config.value_size, sum(config.widths[1:]))
         # The same for all examples and not trained: the paper found that training it overfits (section 3.5).
         self.register_buffer("initial_memory", random_weights(config.widths))
+        self._scan_settings = ScanSettings(
+            config.widths,
+            config.heads,
+            config.write_rule == "gradient",
+            config.rate_per_layer,
+            config.normalization,
+            config.output_activation,
+            config.recall_weights,
+        )
         self.register_buffer("recall_weights", torch.tensor(config.recall_weights), persistent=False)
 
     def initial_state(self, batch_size: int) -> MNMState:
@@ -179,6 +193,9 @@ class MNMCore(MemoryCore[MNMState]):
         self._check_inputs(inputs, resets)
         initial = self.initial_state(inputs.shape[1])
         state = initial if state is None else state
+        backend = choose(self.config.kernel, inputs.device, inputs.dtype)
+        if backend != "reference" and not record:
+            return self._scan(inputs, state, resets, backend)
         weights = split_weights(state.memory, self.config.widths)
         controls, meta_losses, traces = [], [], []
         any_reset = steps_with_resets(resets, inputs.shape[0])
@@ -198,6 +215,23 @@ class MNMCore(MemoryCore[MNMState]):
         outputs = self.output(torch.stack(controls))
         state = state._replace(memory=join_weights(weights))
         return CoreOutput(outputs, state, torch.stack(meta_losses), _stack(traces) if record else None)
+
+    def _scan(
+        self, inputs: Tensor, state: MNMState, resets: Tensor | None, backend: str
+    ) -> CoreOutput[MNMState]:
+        """The same as the loop in :meth:`forward`, by a kernel."""
+        result = scan(
+            self._scan_parameters(), self._scan_settings, inputs, state, resets, self.initial_memory, backend
+        )
+        return CoreOutput(self.output(result.controls), MNMState(*result.state), result.meta_loss)
+
+    def _scan_parameters(self) -> ScanParameters:
+        cell, local = self.controller, self.config.write_rule == "local"
+        return ScanParameters(
+            *(cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh),
+            *(self.interaction.weight, self.interaction.bias, self.rate.weight, self.rate.bias),
+            *((self.feedback.weight, self.feedback.bias) if local else (None, None)),
+        )
 
     def interaction_vectors(self, hidden: Tensor) -> Interaction:
         """Eq. 1, and the rate vector's projection to a number; ``hidden`` is ``[B, d_h]``."""

@@ -1,0 +1,304 @@
+// The time loop of a block of sequences backward. `d_` before a name is the loss's gradient of it.
+//
+// Dimensions: T time, B batch, I input size, H heads, L memory layers of widths D_l, N recall delays; sizes
+// d_h controller, d_k key, d_v value, U = H (2 d_k + d_v) + d_k interaction vectors, F = sum D_l D_{l-1}.
+#pragma once
+
+#include "loop.h"
+
+namespace mnm {
+
+constexpr int64_t kChunk = 16;  // time steps whose parameter gradients are summed in one matrix product
+
+template <typename S>
+struct BackwardResult {
+  const S* d_controls;
+  const S* d_meta_loss;
+  std::vector<const S*> d_state;  // gradients of the final state
+  S* d_inputs;
+  std::vector<S*> d_initial;  // gradients of the initial state
+};
+
+// Gradients of all parameters as one row of numbers, in the order of `Parameter`.
+struct ParameterOffsets {
+  std::vector<int64_t> at;
+  int64_t total = 0;
+  explicit ParameterOffsets(const std::vector<Tensor>& parameters) {
+    for (const Tensor& tensor : parameters) at.push_back(total), total += tensor.numel();
+  }
+};
+
+template <typename S>
+class BackwardBlock : Loop<S> {
+  using Base = Loop<S>;
+  using Base::lay, Base::p, Base::saved;
+
+ public:
+  BackwardBlock(
+      const Problem<S>& problem, const LoopWeights<S>& loop_weights, const Record<S>& record,
+      const S* controls, const S* final_memory, const BackwardResult<S>& result,
+      const ParameterOffsets& offsets, S* d_parameters, int64_t begin, int64_t end)
+      : Base(problem, record, controls),
+        product(loop_weights),
+        out(result),
+        first(begin),
+        n(end - begin),
+        offset(offsets.at),
+        sums(d_parameters),
+        memory(lay),
+        d_control(n * p.controls()),
+        d_cell(n * p.d_h),
+        weights(n * lay.weights_size),
+        d_weights(n * lay.weights_size),
+        d_gates(kChunk * n * 4 * p.d_h),
+        d_vectors(kChunk * n * p.U),
+        d_rates(kChunk * n * lay.rates),
+        d_targets(kChunk * n * lay.heads * lay.targets()),
+        d_values(n * lay.heads * p.d_v),
+        d_past(lay.delays() * n * past_size()),
+        rows(kChunk * n * std::max({p.controls(), lay.heads * p.d_v, lay.key(), p.I})) {
+    for (int64_t b = 0; b < n; ++b) {
+      lay.load_weights(weights.data() + b * lay.weights_size, final_memory + (first + b) * lay.flat_size);
+      lay.load_weights(
+          d_weights.data() + b * lay.weights_size, out.d_state[kMemory] + (first + b) * lay.flat_size);
+    }
+  }
+
+  void run() {
+    start_from_final_state();
+    for (int64_t t = p.T - 1; t >= 0; --t) {
+      const int64_t slot = t % kChunk;
+      for (int64_t b = 0; b < n; ++b) memory_backward(t, slot, b);
+      targets_backward(slot);
+      vectors_backward(t, slot);
+      for (int64_t b = 0; b < n; ++b) cell_backward(t, slot, b);
+      carry_back(t, slot);
+      if (slot == 0) sum_parameter_gradients(t, std::min(kChunk, p.T - t));
+    }
+    store_initial_state();
+  }
+
+ private:
+  int64_t past_size() const { return lay.heads * (lay.key() + lay.value()); }
+  // Gradients that later steps' recall sends to the key and value written at step t.
+  S* d_past_of(int64_t t, int64_t b) {
+    const int64_t slot = ((t % lay.delays()) + lay.delays()) % lay.delays();
+    return d_past.data() + (slot * n + b) * past_size();
+  }
+  S* d_gates_of(int64_t slot, int64_t b) { return d_gates.data() + (slot * n + b) * 4 * p.d_h; }
+  S* d_vectors_of(int64_t slot, int64_t b) { return d_vectors.data() + (slot * n + b) * p.U; }
+
+  void start_from_final_state() {
+    for (int64_t b = 0; b < n; ++b) {
+      S* d = d_control.data() + b * p.controls();
+      std::copy_n(out.d_state[kHidden] + (first + b) * p.d_h, p.d_h, d);
+      std::copy_n(out.d_state[kReadValue] + (first + b) * p.d_v, p.d_v, d + p.d_h);
+      std::copy_n(out.d_state[kCell] + (first + b) * p.d_h, p.d_h, d_cell.data() + b * p.d_h);
+      for (int64_t delay = 1; delay < lay.delays(); ++delay) {
+        if (!p.reaches(p.T - 1, first + b, delay - 1)) continue;
+        const int64_t row = (first + b) * (lay.delays() - 1) + delay - 1;
+        const int64_t keys = lay.heads * lay.key(), size = lay.heads * lay.value();
+        S* d_written = d_past_of(p.T - delay, b);
+        std::copy_n(out.d_state[kRecentKeys] + row * keys, keys, d_written);
+        std::copy_n(out.d_state[kRecentValues] + row * size, size, d_written + keys);
+      }
+    }
+  }
+
+  void memory_backward(int64_t t, int64_t slot, int64_t b) {
+    S* u = d_vectors_of(slot, b);
+    S* pending = d_past_of(t, b);
+    const int64_t keys = lay.heads * lay.key();
+    std::fill_n(u, p.U, S(0));
+    std::copy_n(pending, keys, u + p.write_keys_at());
+    std::copy_n(pending + keys, lay.heads * p.d_v, u + p.values_at());
+    std::fill_n(pending, past_size(), S(0));
+    S* rates = d_rates.data() + (slot * n + b) * lay.rates;
+    S* targets = d_targets.data() + (slot * n + b) * lay.heads * lay.targets();
+    std::fill_n(rates, lay.rates, S(0));
+    std::fill_n(targets, lay.heads * lay.targets(), S(0));
+    TokenGradient<S> gradient{
+        u + p.read_keys_at(), u + p.write_keys_at(), u + p.values_at(), rates, targets, {}, {}};
+    for (int64_t delay = 1; delay < lay.delays(); ++delay) {
+      S* d_written = p.reaches(t, first + b, delay) ? d_past_of(t - delay, b) : nullptr;
+      gradient.past_keys.push_back(d_written);
+      gradient.past_values.push_back(d_written ? d_written + keys : nullptr);
+    }
+    S* d_read_value = d_control.data() + b * p.controls() + p.d_h;
+    const S* outer = out.d_controls + (t * p.B + first + b) * p.controls();
+    for (int64_t i = 0; i < p.d_v; ++i) d_read_value[i] += outer[p.d_h + i];
+    memory.backward(
+        weights.data() + b * lay.weights_size, d_weights.data() + b * lay.weights_size,
+        this->token(t, first + b, nullptr), gradient, d_read_value, out.d_meta_loss[t * p.B + first + b]);
+    const S* beta = saved.rates + this->at(t, first + b) * lay.rates;
+    for (int64_t r = 0; r < lay.rates; ++r) {
+      rates[r] *= beta[r] * (1 - beta[r]);
+      add_scaled(u + p.rate_vector_at(), p.parameters[kRate] + r * lay.key(), rates[r], lay.key());
+    }
+  }
+
+  void targets_backward(int64_t slot) {
+    if (lay.gradient_rule) return;
+    const int64_t heads = n * lay.heads, size = lay.heads * p.d_v;
+    const S* targets = d_targets.data() + slot * heads * lay.targets();
+    product.feedback.multiply({targets, lay.targets()}, {d_values.data(), p.d_v}, heads, false);
+    for (int64_t b = 0; b < n; ++b)
+      add_scaled(d_vectors_of(slot, b) + p.values_at(), d_values.data() + b * size, S(1), size);
+  }
+
+  void vectors_backward(int64_t t, int64_t slot) {
+    for (int64_t b = 0; b < n; ++b) {
+      const S* u = this->vectors(t, first + b);
+      S* d = d_vectors_of(slot, b);
+      for (int64_t i = 0; i < p.U; ++i) d[i] *= 1 - u[i] * u[i];
+      const S* outer = out.d_controls + (t * p.B + first + b) * p.controls();
+      add_scaled(d_control.data() + b * p.controls(), outer, S(1), p.d_h);
+    }
+    product.interaction.multiply({d_vectors_of(slot, 0), p.U}, {d_control.data(), p.controls()}, n, true);
+  }
+
+  void cell_backward(int64_t t, int64_t slot, int64_t b) {
+    const int64_t d = p.d_h;
+    const S* g = this->gates(t, first + b);
+    const S* before = this->previous_cell(t, first + b);
+    const S* dh = d_control.data() + b * p.controls();
+    S* dc = d_cell.data() + b * d;
+    S* dg = d_gates_of(slot, b);
+    Buffer<S>& squashed = cell_scratch;
+    squashed.assign(this->cells(t, first + b), this->cells(t, first + b) + d);
+    apply_tanh<S>(squashed.data(), nullptr, d);
+    for (int64_t i = 0; i < d; ++i) {
+      const S in = g[i], forget = g[d + i], candidate = g[2 * d + i], open = g[3 * d + i], s = squashed[i];
+      const S total = dc[i] + dh[i] * open * (1 - s * s);
+      dg[i] = total * candidate * in * (1 - in);
+      dg[d + i] = before ? total * before[i] * forget * (1 - forget) : S(0);
+      dg[2 * d + i] = total * in * (1 - candidate * candidate);
+      dg[3 * d + i] = dh[i] * s * open * (1 - open);
+      dc[i] = total * forget;
+    }
+  }
+
+  // Gradients of [h; v^r] of the step before; none across a reset, where the episode before it begins anew.
+  void carry_back(int64_t t, int64_t slot) {
+    const Rows<const S> d{d_gates_of(slot, 0), 4 * p.d_h};
+    product.h.multiply(d, {d_control.data(), p.controls()}, n, false);
+    product.v.multiply(d, {d_control.data() + p.d_h, p.controls()}, n, false);
+    for (int64_t b = 0; b < n; ++b) {
+      if (!p.reset(t, first + b)) continue;
+      std::fill_n(d_control.data() + b * p.controls(), p.controls(), S(0));
+      std::fill_n(d_cell.data() + b * p.d_h, p.d_h, S(0));
+      std::fill_n(d_weights.data() + b * lay.weights_size, lay.weights_size, S(0));
+      if (t > 0) rebuild(t, b);
+    }
+  }
+
+  // The memory after step t - 1, the last of an episode, by repeating the episode's writes.
+  void rebuild(int64_t t, int64_t b) {
+    S* own = weights.data() + b * lay.weights_size;
+    const S* start;
+    const int64_t begin = this->episode_start(t - 1, first + b, &start);
+    lay.load_weights(own, start);
+    for (int64_t s = begin; s < t; ++s) memory.replay(own, this->token(s, first + b, nullptr));
+  }
+
+  void sum_parameter_gradients(int64_t t, int64_t steps) {
+    const int64_t count = steps * n;
+    const Tensor dg = view(d_gates.data(), count, 4 * p.d_h, 4 * p.d_h);
+    const Tensor du = view(d_vectors.data(), count, p.U, p.U);
+    add_columns(kBiasX, d_gates.data(), count, 4 * p.d_h);
+    add_columns(kInteractionBias, d_vectors.data(), count, p.U);
+    add_columns(kRateBias, d_rates.data(), count, lay.rates);
+    gather(t, steps, p.controls(), [&](int64_t s, int64_t b, S* to) { this->previous_control(s, b, to); });
+    const Tensor before = view(rows.data(), count, p.controls(), p.controls());
+    add_product(gradient(kWeightH, 4 * p.d_h, p.d_h, p.d_h), dg.t(), before.narrow(1, 0, p.d_h));
+    add_product(
+        gradient(kWeightX, 4 * p.d_h, p.d_v, p.in_features, p.I), dg.t(), before.narrow(1, p.d_h, p.d_v));
+    gather(t, steps, p.d_h, [&](int64_t s, int64_t b, S* to) {
+      std::copy_n(this->controls_out + (s * p.B + b) * p.controls(), p.d_h, to);
+    });
+    add_product(gradient(kInteraction, p.U, p.d_h, p.d_h), du.t(), view(rows.data(), count, p.d_h, p.d_h));
+    gather(t, steps, lay.key(), [&](int64_t s, int64_t b, S* to) {
+      std::copy_n(this->vectors(s, b) + p.rate_vector_at(), lay.key(), to);
+    });
+    add_product(
+        gradient(kRate, lay.rates, lay.key(), lay.key()),
+        view(d_rates.data(), count, lay.rates, lay.rates).t(),
+        view(rows.data(), count, lay.key(), lay.key()));
+    if (!lay.gradient_rule) sum_feedback_gradients(t, steps);
+    input_gradients(t, steps, dg);
+  }
+
+  void sum_feedback_gradients(int64_t t, int64_t steps) {
+    const int64_t heads = steps * n * lay.heads, size = lay.heads * p.d_v;
+    add_columns(kFeedbackBias, d_targets.data(), heads, lay.targets());
+    gather(t, steps, size, [&](int64_t s, int64_t b, S* to) {
+      std::copy_n(this->vectors(s, b) + p.values_at(), size, to);
+    });
+    add_product(
+        gradient(kFeedback, lay.targets(), p.d_v, p.d_v),
+        view(d_targets.data(), heads, lay.targets(), lay.targets()).t(),
+        view(rows.data(), heads, p.d_v, p.d_v));
+  }
+
+  void input_gradients(int64_t t, int64_t steps, const Tensor& dg) {
+    const int64_t count = steps * n;
+    gather(t, steps, p.I, [&](int64_t s, int64_t b, S* to) {
+      std::copy_n(inputs + (s * p.B + b) * p.I, p.I, to);
+    });
+    add_product(
+        gradient(kWeightX, 4 * p.d_h, p.I, p.in_features), dg.t(), view(rows.data(), count, p.I, p.I));
+    if (!out.d_inputs) return;
+    add_product(view(rows.data(), count, p.I, p.I), dg, p.weight_x(), false);
+    for (int64_t s = 0; s < steps; ++s)
+      std::copy_n(rows.data() + s * n * p.I, n * p.I, out.d_inputs + ((t + s) * p.B + first) * p.I);
+  }
+
+  template <typename Function>
+  void gather(int64_t t, int64_t steps, int64_t width, Function fill) {
+    for (int64_t s = 0; s < steps; ++s)
+      for (int64_t b = 0; b < n; ++b) fill(t + s, first + b, rows.data() + (s * n + b) * width);
+  }
+
+  Tensor gradient(Parameter which, int64_t row_count, int64_t columns, int64_t stride, int64_t column = 0) {
+    return view(sums + offset[which] + column, row_count, columns, stride);
+  }
+
+  void add_columns(Parameter which, const S* values, int64_t count, int64_t width) {
+    for (int64_t i = 0; i < count; ++i) add_scaled(sums + offset[which], values + i * width, S(1), width);
+  }
+
+  void store_initial_state() {
+    for (int64_t b = 0; b < n; ++b) {
+      const S* d = d_control.data() + b * p.controls();
+      std::copy_n(d, p.d_h, out.d_initial[kHidden] + (first + b) * p.d_h);
+      std::copy_n(d + p.d_h, p.d_v, out.d_initial[kReadValue] + (first + b) * p.d_v);
+      std::copy_n(d_cell.data() + b * p.d_h, p.d_h, out.d_initial[kCell] + (first + b) * p.d_h);
+      if (out.d_initial[kMemory])
+        lay.store_weights(
+            out.d_initial[kMemory] + (first + b) * lay.flat_size, d_weights.data() + b * lay.weights_size);
+      for (int64_t delay = 1; delay < lay.delays(); ++delay) {
+        const int64_t row = (first + b) * (lay.delays() - 1) + delay - 1;
+        const int64_t keys = lay.heads * lay.key(), size = lay.heads * lay.value();
+        const S* d_written = d_past_of(-delay, b);
+        std::copy_n(d_written, keys, out.d_initial[kRecentKeys] + row * keys);
+        std::copy_n(d_written + keys, size, out.d_initial[kRecentValues] + row * size);
+      }
+    }
+  }
+
+ public:
+  const S* inputs = nullptr;
+
+ private:
+  const LoopWeights<S>& product;
+  BackwardResult<S> out;
+  int64_t first, n;
+  const std::vector<int64_t>& offset;
+  S* sums;
+  MemoryStep<S> memory;
+  Buffer<S> d_control, d_cell, weights, d_weights, d_gates, d_vectors, d_rates, d_targets, d_values, d_past,
+      rows;
+  Buffer<S> cell_scratch;
+};
+
+}  // namespace mnm

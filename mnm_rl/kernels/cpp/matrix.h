@@ -1,0 +1,212 @@
+// Products of one small matrix with a few vectors, register-blocked over rows, columns and vectors.
+//
+// M [rows, columns] has row stride `ld`; columns are a multiple of the lane count W, the last ones zero
+// padding. P vectors at a time, in rows of x (along the columns of M) or of d (along its rows).
+#pragma once
+
+#include "vector.h"
+
+#include <algorithm>
+#include <type_traits>
+
+namespace mnm {
+
+// A block of contiguous rows in memory.
+template <typename S>
+struct Rows {
+  S* data;
+  int64_t stride;
+  S* operator[](int64_t row) const { return data + row * stride; }
+  Rows from(int64_t row, int64_t column = 0) const { return {data + row * stride + column, stride}; }
+};
+
+// Accumulators that fit the vector registers: 24 where there are 32 of them, else 12.
+#if defined(__AVX512VL__) || defined(__aarch64__)
+constexpr int kAccumulators = 24;
+#else
+constexpr int kAccumulators = 12;
+#endif
+constexpr int kMostVectors = kAccumulators / 4;
+
+// function(constant, begin) for parts of [0, count): as few as possible, of nearly equal size, at most
+// `Most`. The size of a part is a compile-time constant to the function.
+template <int Most, typename Function>
+inline void with_constant(int64_t value, Function function) {
+  if constexpr (Most > 1)
+    if (value < Most) return with_constant<Most - 1>(value, function);
+  function(std::integral_constant<int, Most>());
+}
+
+template <int Most, typename Function>
+inline void for_parts(int64_t count, Function function) {
+  for (int64_t begin = 0; begin < count;) {
+    const int64_t left = count - begin, parts = (left + Most - 1) / Most, size = (left + parts - 1) / parts;
+    with_constant<Most>(size, [&](auto constant) { function(constant, begin); });
+    begin += size;
+  }
+}
+
+template <typename S>
+inline S lane_sum(Vec<S> v) {
+  S sum = v[0];
+  for (int64_t i = 1; i < kLanes<S>; ++i) sum += v[i];
+  return sum;
+}
+
+// The four lane sums of a, b, c, d.
+template <typename S>
+inline void store_lane_sums(S* to, Vec<S> a, Vec<S> b, Vec<S> c, Vec<S> d) {
+  if constexpr (kLanes<S> == 8) {
+    const Vec<S> ab = __builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13) +
+                      __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
+    const Vec<S> cd = __builtin_shufflevector(c, d, 0, 8, 1, 9, 4, 12, 5, 13) +
+                      __builtin_shufflevector(c, d, 2, 10, 3, 11, 6, 14, 7, 15);
+    const Vec<S> abcd = __builtin_shufflevector(ab, cd, 0, 1, 8, 9, 4, 5, 12, 13) +
+                        __builtin_shufflevector(ab, cd, 2, 3, 10, 11, 6, 7, 14, 15);
+    const auto sums =
+        __builtin_shufflevector(abcd, abcd, 0, 1, 2, 3) + __builtin_shufflevector(abcd, abcd, 4, 5, 6, 7);
+    std::memcpy(to, &sums, sizeof(sums));
+  } else {
+    to[0] = lane_sum<S>(a), to[1] = lane_sum<S>(b), to[2] = lane_sum<S>(c), to[3] = lane_sum<S>(d);
+  }
+}
+
+// Tiles are not inlined: on their own, all accumulators stay in registers.
+template <typename S, int R, int P>
+[[gnu::noinline]] void multiply_tile(const S* m, int64_t ld, Rows<const S> x, Rows<S> y, int64_t columns) {
+  Vec<S> sums[P][R] = {};
+  for (int64_t j = 0; j < columns; j += kLanes<S>) {
+    Vec<S> kept[std::min(R, P)];  // the fewer of rows and vectors stay in registers
+    if constexpr (R < P) {
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) kept[r] = load(m + r * ld + j);
+#pragma GCC unroll 16
+      for (int p = 0; p < P; ++p) {
+        const Vec<S> v = load(x[p] + j);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) sums[p][r] += kept[r] * v;
+      }
+    } else {
+#pragma GCC unroll 16
+      for (int p = 0; p < P; ++p) kept[p] = load(x[p] + j);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        const Vec<S> row = load(m + r * ld + j);
+#pragma GCC unroll 16
+        for (int p = 0; p < P; ++p) sums[p][r] += row * kept[p];
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int p = 0; p < P; ++p) {
+    if constexpr (R == 1) {
+      y[p][0] = lane_sum<S>(sums[p][0]);
+    } else {
+#pragma GCC unroll 2
+      for (int r = 0; r < R; r += 4)
+        store_lane_sums<S>(y[p] + r, sums[p][r], sums[p][r + 1], sums[p][r + 2], sums[p][r + 3]);
+    }
+  }
+}
+
+template <typename S, int P>
+inline void multiply_vectors(
+    const S* m, int64_t ld, Rows<const S> x, Rows<S> y, int64_t rows, int64_t columns) {
+  constexpr int R = 8 * P <= kAccumulators ? 8 : 4;
+  int64_t i = 0;
+  for (; i + R <= rows; i += R) multiply_tile<S, R, P>(m + i * ld, ld, x, y.from(0, i), columns);
+  for (; i + 4 <= rows; i += 4) multiply_tile<S, 4, P>(m + i * ld, ld, x, y.from(0, i), columns);
+  for (; i < rows; ++i) multiply_tile<S, 1, P>(m + i * ld, ld, x, y.from(0, i), columns);
+}
+
+// y[p][i] = sum_j M[i][j] x[p][j].
+template <typename S>
+inline void multiply(
+    const S* m, int64_t ld, Rows<const S> x, Rows<S> y, int64_t vectors, int64_t rows, int64_t columns) {
+  for_parts<kMostVectors>(vectors, [&](auto count, int64_t p) {
+    multiply_vectors<S, count>(m, ld, x.from(p), y.from(p), rows, columns);
+  });
+}
+
+template <typename S, int P, int J>
+[[gnu::noinline]] void transposed_tile(const S* m, int64_t ld, Rows<const S> d, Rows<S> y, int64_t rows) {
+  Vec<S> sums[P][J];
+#pragma GCC unroll 16
+  for (int p = 0; p < P; ++p)
+#pragma GCC unroll 16
+    for (int j = 0; j < J; ++j) sums[p][j] = load(y[p] + j * kLanes<S>);
+  for (int64_t i = 0; i < rows; ++i) {
+    Vec<S> column[J];
+#pragma GCC unroll 16
+    for (int j = 0; j < J; ++j) column[j] = load(m + i * ld + j * kLanes<S>);
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p) {
+      const Vec<S> scale = broadcast(d[p][i]);
+#pragma GCC unroll 16
+      for (int j = 0; j < J; ++j) sums[p][j] += column[j] * scale;
+    }
+  }
+#pragma GCC unroll 16
+  for (int p = 0; p < P; ++p)
+#pragma GCC unroll 16
+    for (int j = 0; j < J; ++j) store(y[p] + j * kLanes<S>, sums[p][j]);
+}
+
+// y[p][j] += sum_i M[i][j] d[p][i].
+template <typename S>
+inline void add_transposed(
+    const S* m, int64_t ld, Rows<const S> d, Rows<S> y, int64_t vectors, int64_t rows, int64_t columns) {
+  for_parts<kMostVectors>(vectors, [&](auto count, int64_t p) {
+    for_parts<std::min(kAccumulators / count, 7)>(columns / kLanes<S>, [&](auto width, int64_t part) {
+      const int64_t j = part * kLanes<S>;
+      transposed_tile<S, count, width>(m + j, ld, d.from(p), y.from(p, j), rows);
+    });
+  });
+}
+
+template <typename S, int R, int J>
+[[gnu::always_inline]] inline void outer_tile(
+    S* m, int64_t ld, Rows<const S> d, Rows<const S> x, int64_t vectors) {
+  Vec<S> tile[R][J];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+    for (int j = 0; j < J; ++j) tile[r][j] = load(m + r * ld + j * kLanes<S>);
+  int64_t p = 0;
+  do {
+    Vec<S> v[J];
+#pragma GCC unroll 16
+    for (int j = 0; j < J; ++j) v[j] = load(x[p] + j * kLanes<S>);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const Vec<S> scale = broadcast(d[p][r]);
+#pragma GCC unroll 16
+      for (int j = 0; j < J; ++j) tile[r][j] += v[j] * scale;
+    }
+  } while (++p < vectors);
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+    for (int j = 0; j < J; ++j) store(m + r * ld + j * kLanes<S>, tile[r][j]);
+}
+
+template <typename S, int J>
+[[gnu::noinline]] void outer_columns(
+    S* m, int64_t ld, Rows<const S> d, Rows<const S> x, int64_t vectors, int64_t rows) {
+  int64_t i = 0;
+  for (; i + 2 <= rows; i += 2) outer_tile<S, 2, J>(m + i * ld, ld, d.from(0, i), x, vectors);
+  if (i < rows) outer_tile<S, 1, J>(m + i * ld, ld, d.from(0, i), x, vectors);
+}
+
+// M[i][j] += sum_p d[p][i] x[p][j].
+template <typename S>
+inline void add_outer(
+    S* m, int64_t ld, Rows<const S> d, Rows<const S> x, int64_t vectors, int64_t rows, int64_t columns) {
+  constexpr int kMostColumns = kAccumulators == 24 ? 13 : 6;  // two rows of so many vectors are a tile
+  for_parts<kMostColumns>(columns / kLanes<S>, [&](auto width, int64_t part) {
+    const int64_t j = part * kLanes<S>;
+    outer_columns<S, width>(m + j, ld, d, x.from(0, j), vectors, rows);
+  });
+}
+
+}  // namespace mnm

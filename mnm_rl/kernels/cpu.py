@@ -1,0 +1,112 @@
+"""The ``cpu`` backend: the time loop in C++, forward and backward (see ``cpp/scan.cpp``).
+
+Dimensions: ``T`` time, ``B`` batch, ``I`` input size; all others as in :mod:`mnm_rl.kernels.problem`.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from mnm_rl.kernels.build import load_library
+from mnm_rl.kernels.problem import ScanParameters, ScanResult, ScanSettings, ScanState
+from mnm_rl.memory import Normalization
+
+DTYPES = (torch.float32, torch.float64)
+_OUTPUTS = 8  # controls, meta loss and the state's six tensors come before what is saved
+
+
+class _Call(NamedTuple):
+    """The arguments of a scan that have no gradient."""
+
+    settings: tuple[Any, ...]
+    resets: Tensor | None
+    initial_memory: Tensor
+
+
+@functools.cache
+def operators() -> Any:
+    """The C++ operators, compiled on first use.
+
+    Raises:
+        BuildError: if they cannot be compiled.
+    """
+    return getattr(torch.ops, load_library())
+
+
+def scan(
+    parameters: ScanParameters,
+    settings: ScanSettings,
+    inputs: Tensor,
+    state: ScanState,
+    resets: Tensor | None,
+    initial_memory: Tensor,
+) -> ScanResult:
+    """Run the time loop; arguments as in :func:`mnm_rl.kernels.scan`."""
+    resets = None if resets is None else resets.contiguous()
+    call = _Call(_plain(settings), resets, initial_memory.contiguous())
+    trained = [tensor for tensor in parameters if tensor is not None]
+    tensors = [tensor.contiguous() for tensor in (inputs, *trained, *state)]
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        results = _Scan.apply(call, len(trained), *tensors)
+    else:
+        results = _forward(call, len(trained), tensors, save=False)
+    return ScanResult(results[0], results[1], ScanState(*results[2:_OUTPUTS]))
+
+
+@functools.cache
+def _plain(settings: ScanSettings) -> tuple[Any, ...]:
+    """The settings as the operators take them."""
+    return (
+        list(settings.widths),
+        settings.heads,
+        settings.rates,
+        settings.gradient_rule,
+        settings.tanh_output,
+        get_args(Normalization).index(settings.normalization),
+        list(settings.recall_weights),
+    )
+
+
+def _forward(call: _Call, count: int, tensors: list[Tensor], save: bool) -> list[Tensor]:
+    inputs, parameters, state = tensors[0], tensors[1 : 1 + count], tensors[1 + count :]
+    return operators().scan_forward(
+        inputs, call.resets, parameters, state, call.initial_memory, *call.settings, save
+    )
+
+
+class _Scan(torch.autograd.Function):
+    """The differentiable operator; tensors are the inputs, ``count`` parameters and the state."""
+
+    @staticmethod
+    def forward(ctx: Any, call: _Call, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore
+        results = _forward(call, count, list(tensors), save=True)
+        ctx.call, ctx.count = call, count
+        ctx.save_for_backward(*tensors, *results)
+        return tuple(results[:_OUTPUTS])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        arguments = 1 + ctx.count + len(ScanState._fields)
+        tensors, results = ctx.saved_tensors[:arguments], ctx.saved_tensors[arguments:]
+        memory_at = 1 + ctx.count + ScanState._fields.index("memory")
+        found = operators().scan_backward(
+            tensors[0],
+            ctx.call.resets,
+            tensors[1 : 1 + ctx.count],
+            tensors[1 + ctx.count :],
+            ctx.call.initial_memory,
+            *ctx.call.settings,
+            results[_OUTPUTS:],
+            results[0],
+            results[2 + ScanState._fields.index("memory")],
+            [gradient.contiguous() for gradient in gradients],
+            ctx.needs_input_grad[2],
+            ctx.needs_input_grad[2 + memory_at],
+        )
+        states = len(ScanState._fields)
+        return None, None, found[0], *found[1 + states :], *found[1 : 1 + states]

@@ -1,0 +1,101 @@
+"""What a scan takes: the core's parameters and settings, as tensors and numbers.
+
+Dimensions: ``I`` input size, ``H`` heads, ``L`` memory layers of widths ``D_l`` (``D_0`` = d_k,
+``D_L`` = d_v), ``N`` recall delays; sizes ``d_h`` controller, ``d_k`` key, ``d_v`` value,
+``U`` = H (2 d_k + d_v) + d_k interaction vectors, ``F`` = sum D_l D_{l-1} weights of the memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+
+from torch import Tensor
+
+from mnm_rl.memory import Normalization, OutputActivation
+
+
+class ScanParameters(NamedTuple):
+    """The trained tensors inside the time loop, as the layers of ``MNMCore`` hold them."""
+
+    weight_ih: Tensor
+    """Controller, ``[4 d_h, I + d_v]``; gates in the order of ``torch.nn.LSTMCell``."""
+    weight_hh: Tensor
+    """``[4 d_h, d_h]``."""
+    bias_ih: Tensor
+    """``[4 d_h]``."""
+    bias_hh: Tensor
+    """``[4 d_h]``."""
+    interaction_weight: Tensor
+    """From h to read keys, write keys, write values and the rate vector, ``[U, d_h]``."""
+    interaction_bias: Tensor
+    """``[U]``."""
+    rate_weight: Tensor
+    """``[1, d_k]`` or, with one rate per layer, ``[L, d_k]``."""
+    rate_bias: Tensor
+    """``[1]`` or ``[L]``."""
+    feedback_weight: Tensor | None
+    """q_psi, ``[sum D_l, d_v]``; none for the gradient rule."""
+    feedback_bias: Tensor | None
+    """``[sum D_l]``."""
+
+
+class ScanState(NamedTuple):
+    """What is carried from step to step; field by field the same as ``MNMState``."""
+
+    hidden: Tensor
+    cell: Tensor
+    read_value: Tensor
+    memory: Tensor
+    recent_keys: Tensor
+    recent_values: Tensor
+
+
+@dataclass(frozen=True)
+class ScanSettings:
+    """The settings of ``MNMConfig`` that the time loop depends on."""
+
+    widths: tuple[int, ...]
+    """D_0 ... D_L."""
+    heads: int
+    """H."""
+    gradient_rule: bool
+    """Write by Eq. 3 instead of Eq. 4."""
+    rate_per_layer: bool
+    normalization: Normalization
+    output_activation: OutputActivation
+    recall_weights: tuple[float, ...]
+    """lambda_tau of Eq. 5."""
+
+    @property
+    def rates(self) -> int:
+        """Numbers in beta: 1 or L."""
+        return len(self.widths) - 1 if self.rate_per_layer else 1
+
+    @property
+    def tanh_output(self) -> bool:
+        """Whether the memory's last layer has a nonlinearity."""
+        return self.output_activation == "tanh"
+
+    @property
+    def vector_splits(self) -> tuple[int, int, int]:
+        """Where write keys, write values and the rate vector begin in a step's interaction vectors."""
+        keys, values = self.heads * self.widths[0], self.heads * self.widths[-1]
+        return keys, 2 * keys, 2 * keys + values
+
+    @property
+    def layer_spans(self) -> list[tuple[int, int]]:
+        """First and last place of z'^1 ... z'^L among the predicted activations."""
+        return list(pairwise(accumulate(self.widths[1:], initial=0)))
+
+
+class ScanResult(NamedTuple):
+    """What a scan returns."""
+
+    controls: Tensor
+    """h_t and the mean read value v^r_t side by side, ``[T, B, d_h + d_v]``."""
+    meta_loss: Tensor
+    """Eq. 5 of every step, ``[T, B]``."""
+    state: ScanState
+    """The state after the last step."""

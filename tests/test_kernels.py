@@ -1,0 +1,245 @@
+"""Every backend of the time loop against the plain loop: outputs, final state, meta loss, all gradients."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mnm_rl.cores.mnm import MNMConfig, MNMCore, MNMState
+from mnm_rl.kernels import choose
+from mnm_rl.kernels.build import BuildError, find_compiler
+
+INPUTS = 3
+
+
+def _has_compiler() -> bool:
+    try:
+        find_compiler()
+    except BuildError:
+        return False
+    return True
+
+
+needs_compiler = pytest.mark.skipif(not _has_compiler(), reason="no C++ compiler")
+BACKENDS = ["torch", pytest.param("cpu", marks=needs_compiler)]
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory() -> Iterator[None]:
+    """Fill what torch.empty returns with NaN, so that an entry that is not written shows."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    assert torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> MNMConfig:
+    width = st.integers(1, 19)
+    return MNMConfig(
+        write_rule=draw(st.sampled_from(["local", "gradient"])),
+        hidden_size=draw(width),
+        output_size=2,
+        key_size=draw(width),
+        value_size=draw(width),
+        memory_widths=tuple(draw(st.lists(width, max_size=3))),
+        heads=draw(st.integers(1, 4)),
+        rate_per_layer=draw(st.booleans()),
+        normalization=draw(st.sampled_from(["squared-norm", "width", "none"])),
+        output_activation=draw(st.sampled_from(["identity", "tanh"])),
+        recall_weights=tuple(draw(st.lists(st.sampled_from([0.25, 0.5, 1.0]), min_size=1, max_size=4))),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A problem with random parameters, state, inputs and resets, and random weights for the loss."""
+
+    config: MNMConfig
+    steps: int
+    batch: int
+    with_resets: bool
+    seed: int
+
+    def run(self, kernel: str, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Everything that a backend computes, and the gradients of everything that it depends on."""
+        torch.manual_seed(self.seed)
+        core = MNMCore(INPUTS, dataclasses.replace(self.config, kernel=kernel)).to(dtype)
+        inputs = torch.randn(self.steps, self.batch, INPUTS).to(dtype).requires_grad_()
+        initial = core.initial_state(self.batch)
+        state = MNMState(*[(x + 0.1 * torch.randn(x.shape).to(dtype)).requires_grad_() for x in initial])
+        resets = torch.rand(self.steps, self.batch) < 0.2 if self.with_resets else None
+        output = core(inputs, state, resets)
+        results = {"outputs": output.outputs, "meta_loss": output.meta_loss, **output.state._asdict()}
+        loss = torch.stack([(x * torch.randn(x.shape).to(dtype)).sum() for x in results.values()]).sum()
+        named = {**dict(core.named_parameters()), "inputs": inputs, **state._asdict()}
+        gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+        for (name, tensor), gradient in zip(named.items(), gradients, strict=True):
+            results[f"d {name}"] = torch.zeros_like(tensor) if gradient is None else gradient
+        return {name: value.detach() for name, value in results.items()}
+
+
+@functools.cache
+def plain(case: Case, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The plain loop's results, computed once for all backends."""
+    return case.run("reference", dtype)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    config = draw(configs())
+    # Writes that are not normalised let the memory grow without bound: chaos after a few steps.
+    steps = draw(st.integers(1, 3 if config.normalization == "none" else 20))
+    return Case(config, steps, draw(st.integers(1, 40)), draw(st.booleans()), draw(st.integers(0, 10**6)))
+
+
+def errors(found: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
+    """RMS(found - expected) / RMS(expected) for each tensor that is not empty."""
+    assert found.keys() == expected.keys()
+    result = {}
+    for name, value in expected.items():
+        assert found[name].shape == value.shape
+        if value.numel():
+            difference = (found[name].to(value.dtype) - value).norm()
+            result[name] = (difference / value.norm().clamp(min=1e-12)).item()
+    return result
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(max_examples=60, deadline=None)
+@given(case=cases())
+def test_equals_the_plain_loop_in_float64(backend: str, case: Case) -> None:
+    found = errors(case.run(backend, torch.float64), case.run("reference", torch.float64))
+    assert {name: error for name, error in found.items() if not error < 1e-9} == {}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(max_examples=40, deadline=None)
+@given(case=cases())
+def test_float32_is_as_exact_as_the_plain_loop(backend: str, case: Case) -> None:
+    exact = case.run("reference", torch.float64)
+    usual = max(errors(case.run("reference", torch.float32), exact).values())
+    found = errors(case.run(backend, torch.float32), exact)
+    assert {name: error for name, error in found.items() if not error < 1e-5 + 10 * usual} == {}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("write_rule", ["local", "gradient"])
+def test_wide_memory_and_many_sequences(backend: str, write_rule: str) -> None:
+    config = MNMConfig(
+        write_rule=write_rule,  # pyright: ignore[reportArgumentType]
+        hidden_size=45,
+        key_size=70,
+        value_size=61,
+        memory_widths=(110, 131),
+        heads=3,
+        recall_weights=(1.0, 0.5, 0.25),
+    )
+    case = Case(config, steps=12, batch=37, with_resets=True, seed=1)
+    exact = plain(case, torch.float64)
+    assert max(errors(case.run(backend, torch.float64), exact).values()) < 1e-9
+    assert max(errors(case.run(backend, torch.float32), exact).values()) < 1e-4
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("write_rule", ["local", "gradient"])
+def test_undone_writes_stay_exact_over_a_thousand_steps(backend: str, write_rule: str) -> None:
+    config = MNMConfig(
+        write_rule=write_rule,  # pyright: ignore[reportArgumentType]
+        hidden_size=16,
+        key_size=12,
+        value_size=12,
+        memory_widths=(12,),
+    )
+    case = Case(config, steps=1000, batch=2, with_resets=False, seed=2)
+    exact = plain(case, torch.float64)
+    usual = errors(plain(case, torch.float32), exact)
+    found = errors(case.run(backend, torch.float32), exact)
+    assert max(found.values()) < 1e-5 + 5 * max(usual.values())
+    # Of all gradients, that of the first memory has come through the most undone writes.
+    assert found["d memory"] < 1e-4
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_two_calls_in_a_row_equal_one(backend: str) -> None:
+    config = MNMConfig(
+        hidden_size=9,
+        key_size=7,
+        value_size=5,
+        memory_widths=(6,),
+        recall_weights=(1.0, 0.5, 0.5),
+        kernel=backend,  # pyright: ignore[reportArgumentType]
+    )
+    torch.manual_seed(0)
+    core = MNMCore(INPUTS, config).double()
+    inputs = torch.randn(12, 4, INPUTS, dtype=torch.float64)
+    resets = torch.rand(12, 4) < 0.2
+    whole = core(inputs, None, resets)
+    first = core(inputs[:5], None, resets[:5])
+    second = core(inputs[5:], first.state, resets[5:])
+    torch.testing.assert_close(torch.cat([first.outputs, second.outputs]), whole.outputs)
+    torch.testing.assert_close(torch.cat([first.meta_loss, second.meta_loss]), whole.meta_loss)
+    torch.testing.assert_close(second.state.recent_keys, whole.state.recent_keys)
+    expected = torch.autograd.grad(whole.outputs.square().sum(), core.parameters(), allow_unused=True)
+    loss = first.outputs.square().sum() + second.outputs.square().sum()
+    found = torch.autograd.grad(loss, core.parameters(), allow_unused=True)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("write_rule", ["local", "gradient"])
+def test_steps_without_gradient_equal_the_plain_loop(backend: str, write_rule: str) -> None:
+    def act(kernel: str) -> Tensor:
+        torch.manual_seed(0)
+        config = MNMConfig(
+            write_rule=write_rule,  # pyright: ignore[reportArgumentType]
+            hidden_size=9,
+            key_size=7,
+            value_size=5,
+            memory_widths=(6,),
+            heads=2,
+            recall_weights=(1.0, 0.5),
+            kernel=kernel,  # pyright: ignore[reportArgumentType]
+        )
+        core, state, outputs = MNMCore(INPUTS, config).double(), None, []
+        with torch.no_grad():
+            for t in range(10):
+                resets = torch.rand(5) < 0.2 if t % 2 else None
+                output, state = core.step(torch.randn(5, INPUTS, dtype=torch.float64), state, resets)
+                outputs.append(output)
+        return torch.stack(outputs)
+
+    torch.testing.assert_close(act(backend), act("reference"))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_leaves_its_arguments_alone_and_can_go_back_twice(backend: str) -> None:
+    torch.manual_seed(0)
+    core = MNMCore(INPUTS, MNMConfig(hidden_size=8, key_size=6, value_size=6, kernel=backend))  # pyright: ignore[reportArgumentType]
+    inputs, state = torch.randn(6, 3, INPUTS), core(torch.randn(2, 3, INPUTS)).state
+    before = [inputs.clone(), *[field.clone() for field in state]]
+    output = core(inputs, state)
+    once = torch.autograd.grad(output.outputs.sum(), core.parameters(), retain_graph=True, allow_unused=True)
+    twice = torch.autograd.grad(output.outputs.sum(), core.parameters(), allow_unused=True)
+    torch.testing.assert_close(twice, once, rtol=0, atol=0)
+    torch.testing.assert_close([inputs, *state], before, rtol=0, atol=0)
+
+
+def test_choice_of_backend() -> None:
+    device = torch.device("cpu")
+    assert choose("reference", device, torch.float32) == "reference"
+    assert choose("torch", device, torch.float32) == "torch"
+    assert choose("auto", device, torch.bfloat16) == "torch"
+    assert choose("auto", torch.device("meta"), torch.float32) == "torch"
+    with pytest.raises(ValueError, match="float32 or float64 on the CPU"):
+        choose("cpu", device, torch.float16)
+    with pytest.raises(ValueError, match="kernel must be one of"):
+        MNMConfig(kernel="fast")  # pyright: ignore[reportArgumentType]
