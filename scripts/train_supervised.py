@@ -1,9 +1,9 @@
 """Train a memory core on a supervised task.
 
-python scripts/train_supervised.py --task dictionary --instance 2
-python scripts/train_supervised.py --task babi --babi-tasks 1 --data PATH
-python scripts/train_supervised.py --resume runs/dictionary-mnm-p-seed0
-torchrun --nproc-per-node 2 scripts/train_supervised.py --task double-copy
+$ python scripts/train_supervised.py --task dictionary --instance 2
+$ python scripts/train_supervised.py --task babi --babi-tasks 1
+$ python scripts/train_supervised.py --resume runs/dictionary-mnm-p-seed0
+$ torchrun --nproc-per-node 2 scripts/train_supervised.py --task double-copy
 """
 
 from __future__ import annotations
@@ -117,6 +117,8 @@ def _describe(trainer: SupervisedTrainer, directory: Path, console: Console) -> 
     console.print(
         f"{config.task} with {config.core}, batch {trainer.batch_size}, seed {config.seed}: {directory}"
     )
+    if (source := getattr(trainer.task, "source", None)) is not None:
+        console.print(f"Questions from {source.path}")
     for note in getattr(trainer.task, "notes", []):
         console.print(note)
     counts = [f"{config.core} {count_parameters(trainer.model):,} (this run)"]

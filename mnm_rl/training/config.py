@@ -58,7 +58,12 @@ class SupervisedConfig:
     """dictionary: letters l in a word, instead of an instance. double-copy: symbols to copy (paper: 50)."""
 
     data: str | None = None
-    """babi: folder or archive with the official files; otherwise MNM_BABI_DATA, then the usual places."""
+    """babi: folder or archive with the official files; otherwise MNM_BABI_DATA, then the usual places, and
+    where there are none, generated questions."""
+    babi_origin: Literal["any", "official", "generated"] = "any"
+    """babi: official files, generated ones, or generated ones only where no official ones are found."""
+    babi_fresh: bool = False
+    """babi: train on newly generated questions all the time, none of them twice."""
     babi_tasks: str = "1-20"
     """babi: tasks to learn jointly, such as 1,4,6 or 1-5,19."""
     babi_size: Literal["10k", "1k"] = "10k"
@@ -146,6 +151,8 @@ class SupervisedConfig:
             format=self.babi_format,
             supplement=self.babi_supplement,
             max_length=self.max_length,
+            origin="any" if data else self.babi_origin,
+            fresh=self.babi_fresh,
             saved_vocabulary=None if vocabulary is None else Vocabulary.from_dict(vocabulary),
         )
 

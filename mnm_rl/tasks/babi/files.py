@@ -62,15 +62,29 @@ def find_source(data: str | None = None) -> Source:
     Raises:
         ValueError: if there are no data; the message says where it looked and what to do.
     """
+    source = search_source(data)
+    if source is None:
+        raise ValueError(
+            f"No bAbI data in {', '.join(_places(data))}: put {FOLDER}{ARCHIVE_ENDING} there, unpacked or "
+            f"not, or give its place as --data or in the environment variable {VARIABLE}."
+        )
+    return source
+
+
+def search_source(data: str | None = None) -> Source | None:
+    """As :func:`find_source`, but ``None`` if there are no data."""
+    sources = (_open_place(Path(place).expanduser()) for place in _places(data))
+    return next((source for source in sources if source is not None), None)
+
+
+def is_named(data: str | None) -> bool:
+    """Whether the argument or the environment variable says where the data are."""
+    return bool(data or os.environ.get(VARIABLE))
+
+
+def _places(data: str | None) -> list[str]:
     named = data or os.environ.get(VARIABLE)
-    places = [named] if named else list(DEFAULT_PLACES)
-    for place in places:
-        if (source := _open_place(Path(place).expanduser())) is not None:
-            return source
-    raise ValueError(
-        f"No bAbI data in {', '.join(places)}: put {FOLDER}{ARCHIVE_ENDING} there, unpacked or not, or give "
-        f"its place as --data or in the environment variable {VARIABLE}."
-    )
+    return [named] if named else list(DEFAULT_PLACES)
 
 
 def _open_place(place: Path) -> Source | None:

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from mnm_rl.tasks.babi.dataset import ALL_TASKS, Dataset, Size, load_dataset
 from mnm_rl.tasks.babi.encoding import Format, Sequences
-from mnm_rl.tasks.babi.files import Source, find_source
+from mnm_rl.tasks.babi.files import Source
+from mnm_rl.tasks.babi.generate.files import check_tasks
+from mnm_rl.tasks.babi.generated import FreshQuestions, Origin, choose_source
 from mnm_rl.tasks.babi.order import Balance, TrainingOrder
 from mnm_rl.tasks.babi.report import describe_sequences, dropped_note
 from mnm_rl.tasks.babi.vocabulary import Vocabulary
@@ -32,6 +34,10 @@ class BabiTask:
 
     data: str | None = None
     """The official archive, or a folder with it or what comes out of it; else see ``files.find_source``."""
+    origin: Origin = "any"
+    """Official files, generated ones, or generated ones only where no official ones are found."""
+    fresh: bool = False
+    """Train on newly generated questions all the time, none of them twice, instead of on a training set."""
     tasks: tuple[int, ...] = ALL_TASKS
     """Numbers of the tasks that are trained jointly."""
     size: Size = "10k"
@@ -56,11 +62,13 @@ class BabiTask:
 
     def __post_init__(self) -> None:
         self._check_options()
-        self.source: Source = find_source(self.data)
+        self.source: Source
+        self.source, self._origin_notes = choose_source(self.data, self.origin, self.size)
         dataset = load_dataset(self.source, self.size, self.tasks, self.supplement, self.saved_vocabulary)
         self._dataset: Dataset = dataset
         self.sequences = {split: Sequences(corpus, self.format) for split, corpus in dataset.splits.items()}
         self.order = self._order_training()
+        self._fresh = self._fresh_questions() if self.fresh else None
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -85,8 +93,11 @@ class BabiTask:
     @cached_property
     def notes(self) -> list[str]:
         """What every log and table must say: parts of the data that are missing, synthetic or left out."""
+        if self.fresh:
+            limit = "" if self.max_length is None else f"; none is longer than {self.max_length} symbols"
+            return [*self._origin_notes, f"trained on GENERATED questions, fresh all the time{limit}"]
         train = self.sequences["train"]
-        return self._dataset.notes + dropped_note(train, self.max_length)
+        return [*self._origin_notes, *self._dataset.notes, *dropped_note(train, self.max_length)]
 
     def describe(self) -> str:
         """Lines that say what is trained on, with numbers of questions and lengths by task, and the notes."""
@@ -98,6 +109,8 @@ class BabiTask:
 
     def training_batch(self, index: int, batch_size: int, seed: int) -> Batch:
         """Sequences of similar lengths; always ``batch_size`` of them."""
+        if self._fresh is not None:
+            return self._fresh.batch(index, batch_size, seed)
         return self.sequences["train"].batch(self.order.batch(index, batch_size, seed))
 
     def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
@@ -125,7 +138,12 @@ class BabiTask:
     def _check_options(self) -> None:
         self.tasks = tuple(sorted(self.tasks))
         check_tasks(self.tasks)
-        for name, kind in (("size", Size), ("format", Format), ("balance", Balance)):
+        for name, kind in (
+            ("origin", Origin),
+            ("size", Size),
+            ("format", Format),
+            ("balance", Balance),
+        ):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(
                     f"Unknown {name} {getattr(self, name)!r}; known: {', '.join(get_args(kind))}."
@@ -134,6 +152,19 @@ class BabiTask:
             raise ValueError(f"pool_batches must be at least 1, got {self.pool_batches}.")
         if not 0 <= self.mixing < float("inf"):
             raise ValueError(f"mixing must be a number from 0 on, got {self.mixing}.")
+        if self.fresh and self.supplement:
+            raise ValueError("Fresh questions need no supplement: leave out one of the two.")
+
+    def _fresh_questions(self) -> FreshQuestions:
+        return FreshQuestions(
+            self.tasks,
+            self.vocabulary,
+            self.format,
+            self.balance,
+            self.max_length,
+            self.pool_batches,
+            self.mixing,
+        )
 
     def _order_training(self) -> TrainingOrder:
         train = self.sequences["train"]
@@ -163,12 +194,3 @@ def parse_tasks(text: str) -> tuple[int, ...]:
         tasks += range(ends[0], ends[-1] + 1)
     check_tasks(tasks)
     return tuple(tasks)
-
-
-def check_tasks(tasks: tuple[int, ...] | list[int]) -> None:
-    """Raise a :class:`ValueError` unless these are different tasks, one at least."""
-    unknown = sorted(set(tasks) - set(ALL_TASKS))
-    if unknown or not tasks:
-        raise ValueError(f"No bAbI task {unknown[0] if unknown else 'given'}; known tasks: 1 to 20.")
-    if len(set(tasks)) < len(tasks):
-        raise ValueError(f"A bAbI task is given twice: {', '.join(map(str, tasks))}.")

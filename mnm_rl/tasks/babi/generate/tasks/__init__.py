@@ -1,0 +1,1 @@
+"""The tasks: each a function from a stream of draws to one story."""

@@ -1,0 +1,212 @@
+"""Generated bAbI questions as files and as a training task, and the command that writes them."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mnm_rl.tasks.babi import BabiTask
+from mnm_rl.tasks.babi import generated as module
+from mnm_rl.tasks.babi.comparison import words_of
+from mnm_rl.tasks.babi.files import VARIABLE
+from mnm_rl.tasks.babi.generate import Sizes, generate_stories, write_files
+from mnm_rl.tasks.babi.generate.catalogue import CATALOGUE
+from mnm_rl.tasks.babi.vocabulary import Vocabulary
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch, tmp_path_factory):
+    """A home and a working folder without official data, and small generated sets."""
+    place = tmp_path_factory.mktemp("home")
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setenv("HOME", str(place))
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(module, "SIZES", {"10k": Sizes(40, 10, 12), "1k": Sizes(20, 6, 7)})
+    # Small sets do not belong in the folders of the large ones, but the task looks for them there.
+    monkeypatch.setattr("mnm_rl.tasks.babi.generate.files.SMALL", 30)
+    return place
+
+
+def script():
+    spec = importlib.util.spec_from_file_location("generate_babi", ROOT / "scripts" / "generate_babi.py")
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = loaded
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def test_files_have_the_official_names_and_sizes(tmp_path):
+    write_files(tmp_path / "out", Sizes(90, 10, 20), seed=3)
+    names = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.txt")}
+    expected = {
+        f"en-valid-10k/qa{task}_{split}.txt" for task in CATALOGUE for split in ("train", "valid", "test")
+    }
+    expected |= {
+        f"en-10k/qa{n}_{task.name}_{split}.txt"
+        for n, task in CATALOGUE.items()
+        for split in ("train", "test")
+    }
+    assert names == expected | {"GENERATED.txt"}
+    task = BabiTask(str(tmp_path / "out"))
+    assert [len(task.sequences[split]) for split in ("train", "valid", "test")] == [1800, 200, 400]
+    assert task.notes == []
+    parts = [
+        (tmp_path / "out" / "en-valid-10k" / f"qa18_{split}.txt").read_bytes() for split in ("train", "valid")
+    ]
+    assert b"".join(parts) == (tmp_path / "out" / "en-10k" / "qa18_size-reasoning_train.txt").read_bytes()
+    assert b"\r" not in parts[0]
+
+
+def test_the_same_seed_gives_the_same_files_and_another_others(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        write_files(tmp_path / name, Sizes(30, 0, 5), seed, tasks=(2, 18))
+    a, b, c = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).rglob("qa*.txt")}
+        for name in ("a", "b", "c")
+    )
+    assert a == b
+    assert len(a) == 4
+    assert all(a[name] != c[name] for name in a)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--train", "0"], "train must be from 1 to 10,000,000 questions, got 0."),
+        (["--valid", "-1"], "valid must be from 0 to 10,000,000 questions, got -1."),
+        (["--test", "99999999"], "test must be from 1 to 10,000,000 questions, got 99,999,999."),
+        (["--tasks", "1,21"], "No bAbI task 21; known tasks: 1 to 20."),
+        (["--tasks", "3,3"], "A bAbI task is given twice: 3, 3."),
+        (["--seed", "-2"], "seed must not be negative, got -2."),
+        (["--out", "full"], "full is not empty; give a folder that is empty or does not exist."),
+        (["--out", "full/file"], "full/file is not a folder; give a folder that is empty or does not exist."),
+    ],
+)
+def test_bad_input_gets_one_sentence_before_any_work(arguments, message, home, monkeypatch, capsys):
+    (home / "full").mkdir()
+    (home / "full" / "file").write_text("something")
+    out = [] if "--out" in arguments else ["--out", "new"]
+    monkeypatch.setattr(sys, "argv", ["generate_babi.py", *out, *arguments])
+    with pytest.raises(SystemExit) as end:
+        script().run_from_command_line()
+    assert end.value.code == 2
+    assert capsys.readouterr().err == f"generate_babi.py: {message}\n"
+    assert not (home / "new").exists()
+
+
+def test_the_command_writes_files_and_says_so(home, monkeypatch, capsys):
+    sizes = ["--train", "8", "--valid", "2", "--test", "3"]
+    monkeypatch.setattr(sys, "argv", ["generate_babi.py", "--out", "new", "--tasks", "1,20", *sizes])
+    script().run_from_command_line()
+    assert "26 questions in" in capsys.readouterr().out
+    assert (home / "new" / "en-valid" / "qa20_valid.txt").is_file()
+
+
+def test_without_official_files_the_task_generates_them_once_and_says_so(home, monkeypatch):
+    task = BabiTask(tasks=(1, 4))
+    assert {"mary", "n", "pajamas"} < set(task.vocabulary.symbols)
+    assert [len(part) for part in task.sequences.values()] == [80, 20, 24]
+    assert task.notes == ["all questions are GENERATED by mnm_rl (version 1, seed 4), none is official"]
+    assert task.notes[0] in task.describe()
+    monkeypatch.setattr(module, "write_files", None)
+    assert BabiTask(tasks=(1, 4)).source == task.source
+    assert [place.name for place in (home / ".cache/mnm_rl/babi-generated").iterdir()] == [
+        "version1-seed4-10k"
+    ]
+
+
+def test_the_small_generated_set_has_all_words(monkeypatch):
+    monkeypatch.undo()
+    questions = module.SIZES["1k"].train
+    stories = [
+        story for task in CATALOGUE for story in generate_stories(task, questions, module.SEED, "train")
+    ]
+    assert len(words_of(stories)) == 156
+
+
+def test_official_files_come_first_unless_generated_ones_are_wanted(home):
+    write_files(home / "data" / "babi" / "tasks_1-20_v1-2", Sizes(44, 4, 4), seed=5)
+    found = BabiTask(tasks=(1,))
+    assert len(found.sequences["train"]) == 44
+    assert found.notes == []
+    assert len(BabiTask(tasks=(1,), origin="generated").sequences["train"]) == 40
+    assert BabiTask(tasks=(1,), origin="official").source == found.source
+
+
+def test_what_is_named_must_be_there(monkeypatch):
+    for options in ({"data": "nowhere"}, {"origin": "official"}):
+        with pytest.raises(ValueError, match="No bAbI data in"):
+            BabiTask(**options)
+    monkeypatch.setenv(VARIABLE, "elsewhere")
+    with pytest.raises(ValueError, match="No bAbI data in elsewhere"):
+        BabiTask()
+    with pytest.raises(ValueError, match="files in here too; leave out one"):
+        BabiTask("here", origin="generated")
+    with pytest.raises(ValueError, match="Unknown origin 'both'; known: any, official, generated"):
+        BabiTask(origin="both")
+    with pytest.raises(ValueError, match="Fresh questions need no supplement"):
+        BabiTask(fresh=True, supplement=True)
+
+
+def test_a_cache_that_cannot_be_written_is_named(home):
+    (home / ".cache").write_text("in the way")
+    with pytest.raises(ValueError, match=r"Cannot keep generated questions in .*babi-generated"):
+        BabiTask()
+
+
+@pytest.mark.parametrize("form", ["question", "story"])
+def test_fresh_batches_depend_on_their_arguments_alone(form):
+    task, other = (BabiTask(tasks=(1, 4, 18), format=form, fresh=True, pool_batches=3) for _ in range(2))
+    straight = [task.training_batch(index, 8, seed=4) for index in range(9)]
+    for index in (8, 2, 5, 0):
+        again = other.training_batch(index, 8, seed=4)
+        assert all(torch.equal(a, b) for a, b in zip(straight[index], again, strict=True))
+    assert all(len(batch.kinds) == 8 for batch in straight)
+    assert "trained on GENERATED questions, fresh all the time" in task.describe()
+
+
+def test_fresh_questions_do_not_come_twice():
+    task = BabiTask(tasks=(2, 5, 8), fresh=True, pool_batches=2)
+    seen = set()
+    for seed in (0, 1):
+        for index in range(8):
+            batch = task.training_batch(index, 10, seed)
+            for column in range(10):
+                text = task.vocabulary.decode(batch.inputs[: batch.lengths[column], column])
+                seen.add((text, seed))
+    assert len({text for text, _ in seen}) > 0.95 * 160
+
+
+def test_fresh_batches_have_equal_shares_of_questions():
+    tasks = (1, 4, 16, 17, 20)
+    for form, balance, expected in (
+        ("question", "questions", 1),
+        ("story", "questions", 0),
+        ("story", "tasks", 1),
+    ):
+        task = BabiTask(tasks=tasks, format=form, balance=balance, fresh=True, pool_batches=10)
+        kinds = np.concatenate([task.training_batch(index, 60, 0).kinds for index in range(10)])
+        shares = np.array([(kinds == number).mean() for number in tasks])
+        if not expected:
+            questions = np.array([CATALOGUE[number].questions for number in tasks])
+            shares = shares * questions / (shares * questions).sum()
+        assert abs(shares - 1 / len(tasks)).max() < 0.03
+
+
+def test_fresh_questions_keep_to_the_longest_length():
+    task = BabiTask(tasks=(2,), fresh=True, max_length=80, pool_batches=2)
+    assert max(int(task.training_batch(index, 16, 0).lengths.max()) for index in range(4)) <= 80
+    assert "none is longer than 80 symbols" in task.notes[-1]
+    with pytest.raises(ValueError, match="numbered from 0"):
+        task.training_batch(-1, 4, 0)
+
+
+def test_a_model_of_official_data_can_be_used_on_generated_questions():
+    official = BabiTask(tasks=(1,))
+    saved = Vocabulary.from_dict(official.vocabulary.to_dict())
+    assert BabiTask(tasks=(1,), origin="generated", saved_vocabulary=saved).vocabulary == saved
