@@ -30,6 +30,10 @@ from mnm_rl.training.runs import create_run, open_run
 from mnm_rl.training.supervised import SupervisedTrainer, process_share
 
 
+CHANGEABLE = ("iterations", "data")
+"""What a resumed run may be given anew."""
+
+
 @dataclass(frozen=True)
 class Args:
     """Where to run, and what."""
@@ -38,7 +42,7 @@ class Args:
     log_dir: str | None = None
     """Folder of the run; runs/TASK-CORE-seedN if not given."""
     resume: str | None = None
-    """Folder of a run to go on with. Its settings are used; only --iterations may be given anew."""
+    """Folder of a run to go on with. Its settings are used; only --iterations and --data may be given anew."""
     device: str = "cpu"
     """cpu or cuda."""
     threads: int = 1
@@ -85,6 +89,7 @@ def main(args: Args) -> None:
 def _create(args: Args) -> tuple[SupervisedTrainer, Path]:
     """A new run, its folder made."""
     config = args.run
+    config.check()
     directory = Path(args.log_dir or f"runs/{config.task}-{config.core}-seed{config.seed}")
     task = config.make_task()
     trainer = SupervisedTrainer(config, task, directory, args.device)
@@ -96,19 +101,25 @@ def _create(args: Args) -> tuple[SupervisedTrainer, Path]:
 def _resume(args: Args) -> tuple[SupervisedTrainer, Path]:
     """An existing run, at its checkpoint."""
     directory = Path(args.resume or "")
-    config = config_from_dict(open_run(directory, "supervised"))
-    defaults = SupervisedConfig()
+    saved = config_from_dict(open_run(directory, "supervised"))
     for name, value in config_to_dict(args.run).items():
-        if value not in (getattr(defaults, name), getattr(config, name)) and name != "iterations":
+        if value != getattr(saved, name) and name not in CHANGEABLE:
             raise ValueError(
-                f"The run in {directory} has {name} {getattr(config, name)}, not {value}; "
-                "a resumed run keeps its settings, except for iterations."
+                f"The run in {directory} has {name} {getattr(saved, name)}, not {value}; "
+                f"a resumed run keeps its settings, except for {' and '.join(CHANGEABLE)}."
             )
-    if args.run.iterations != defaults.iterations:
-        config = replace(config, iterations=args.run.iterations)
-    trainer = SupervisedTrainer(config, config.make_task(), directory, args.device)
+    trainer = SupervisedTrainer(args.run, args.run.make_task(), directory, args.device)
     trainer.load(directory)
     return trainer, directory
+
+
+def _parse() -> Args:
+    """The options; where a run goes on, its own settings are the defaults."""
+    args = tyro.cli(Args, description=__doc__)
+    if args.resume is None:
+        return args
+    config = config_from_dict(open_run(Path(args.resume), "supervised"))
+    return tyro.cli(Args, description=__doc__, default=replace(args, run=config))
 
 
 def _describe(trainer: SupervisedTrainer, directory: Path, console: Console) -> None:
@@ -134,7 +145,7 @@ def _describe(trainer: SupervisedTrainer, directory: Path, console: Console) -> 
 def run_from_command_line() -> None:
     """Turn bad input into one sentence and exit status 2."""
     try:
-        main(tyro.cli(Args, description=__doc__))
+        main(_parse())
     except (ValueError, TypeError) as error:
         print(f"train_supervised.py: {error}", file=sys.stderr)
         sys.exit(2)

@@ -142,8 +142,8 @@ def test_equals_the_plain_loop_in_float64(backend: str, case: Case) -> None:
 @settings(max_examples=40, deadline=None)
 @given(case=cases())
 def test_float32_is_as_exact_as_rounding_and_tanh_allow(backend: str, case: Case) -> None:
-    # Some draws amplify any error a thousandfold. The yardstick is what the plain loop makes of rounding and of
-    # an error in tanh within its bound.
+    # Some draws amplify any error a thousandfold. The yardstick is what the plain loop makes of rounding and
+    # of an error in tanh within its bound.
     exact = case.run("reference", torch.float64)
     changed = [case.run("reference", torch.float32)]
     changed += [case.run("reference", torch.float64, nudge) for nudge in range(3)]

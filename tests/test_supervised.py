@@ -165,7 +165,7 @@ def test_config_survives_json():
 )
 def test_bad_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
-        SupervisedConfig(**settings)
+        SupervisedConfig(**settings).check()
 
 
 def test_curve_files_are_cut_where_a_run_goes_on(tmp_path):

@@ -103,7 +103,13 @@ class SupervisedConfig:
     checkpoint_minutes: float = 5.0
     """Minutes between checkpoints; a killed run loses no more."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Make sure that the options fit each other; cheap, nothing is built.
+
+        Raises:
+            ValueError: an option that is not allowed.
+            TypeError: a setting that the core does not have.
+        """
         _check_numbers(self)
         if self.task != "dictionary" and (self.instance is not None or self.support_size is not None):
             raise ValueError(f"instance and support_size belong to the task dictionary, not to {self.task}.")

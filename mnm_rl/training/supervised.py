@@ -63,6 +63,7 @@ class SupervisedTrainer:
     def __init__(
         self, config: SupervisedConfig, task: Task, directory: Path | None, device: torch.device | str = "cpu"
     ):
+        config.check()
         self.config = config
         self.task = task
         self.directory = directory
