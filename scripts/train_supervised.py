@@ -29,7 +29,6 @@ from mnm_rl.training.model import count_parameters, seeded_model
 from mnm_rl.training.runs import create_run, open_run
 from mnm_rl.training.supervised import SupervisedTrainer, process_share
 
-
 CHANGEABLE = ("iterations", "data")
 """What a resumed run may be given anew."""
 
@@ -42,7 +41,7 @@ class Args:
     log_dir: str | None = None
     """Folder of the run; runs/TASK-CORE-seedN if not given."""
     resume: str | None = None
-    """Folder of a run to go on with. Its settings are used; only --iterations and --data may be given anew."""
+    """Folder of a run to go on with. Its settings are used; --iterations and --data may be given anew."""
     device: str = "cpu"
     """cpu or cuda."""
     threads: int = 1
