@@ -36,8 +36,11 @@ class Args:
     """Column of the horizontal axis."""
     y: str = "reward"
     """Column of the vertical axis."""
-    smooth: int = 100
-    """Rows that are averaged; 1 for none."""
+    window: float = 3200
+    """Width of the moving average, in units of the horizontal axis; 0 for none. 3200 episodes are 100 updates
+    of 32."""
+    at: tuple[float, ...] = ()
+    """Places of the horizontal axis at which the averaged curves are printed."""
     labels: tuple[str, ...] = ()
     """Names in the legend."""
     mark: tuple[float, ...] = ()
@@ -60,11 +63,13 @@ def main(args: Args) -> None:
         for name in (args.x, args.y):
             if name not in curve:
                 raise ValueError(f"{run} has no column {name}; its columns: {', '.join(curve)}.")
-        smoothed = moving_average(np.array(curve[args.y]), args.smooth)
-        axes.plot(curve[args.x], smoothed, label=label, linewidth=1.6)
+        x = np.array(curve[args.x])
+        y = moving_average(x, np.array(curve[args.y]), args.window)
+        axes.plot(x, y, label=label, linewidth=1.6)
+        print(f"{label:28}{describe(x, y, args)}")
     for height, text in zip(args.mark, [*args.mark_labels, *[""] * len(args.mark)], strict=False):
         axes.axhline(height, color="0.55", linewidth=1, linestyle="--")
-        axes.annotate(text, (0.995, height), xycoords=("axes fraction", "data"), ha="right", va="bottom")
+        axes.annotate(text, (0.01, height), xycoords=("axes fraction", "data"), va="bottom")
     axes.set(xlabel=args.x.replace("_", " "), ylabel=args.y.replace("_", " "), title=args.title)
     axes.set_xlim(0, args.max_x)
     axes.legend(frameon=False)
@@ -74,12 +79,21 @@ def main(args: Args) -> None:
     print(args.out)
 
 
-def moving_average(values: np.ndarray, width: int) -> np.ndarray:
-    """The mean of every value and the ``width - 1`` before it (fewer at the start)."""
-    sums = np.cumsum(np.concatenate([[0.0], values]))
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(0, ends - width)
+def moving_average(x: np.ndarray, y: np.ndarray, width: float) -> np.ndarray:
+    """The mean of every value of ``y`` and those before it within ``width`` of its ``x``."""
+    sums = np.cumsum(np.concatenate([[0.0], y]))
+    ends = np.arange(1, len(y) + 1)
+    starts = np.minimum(np.searchsorted(x, x - width, side="right"), ends - 1)
     return (sums[ends] - sums[starts]) / (ends - starts)
+
+
+def describe(x: np.ndarray, y: np.ndarray, args: Args) -> str:
+    """The averaged curve at the asked places, where it passes the marks, and its end."""
+    parts = [f"{y[np.searchsorted(x, at)]:.1f} at {at:g}" for at in args.at if x[0] <= at <= x[-1]]
+    for mark in args.mark:
+        passed = np.flatnonzero((y > mark) & (x >= args.window))
+        parts += [f"passes {mark:g} at {x[passed[0]]:g}"] if len(passed) else []
+    return ", ".join([*parts, f"ends with {y[-1]:.1f} at {x[-1]:g}"])
 
 
 if __name__ == "__main__":
