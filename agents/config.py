@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from mnm_rl.agents.environments import EnvConfig, is_maze, maze_rules
 from mnm_rl.cores import core_config
+from mnm_rl.training.options import parse_json_object
 
 MAZE_EPISODES = 60_000
 OTHER_TIMESTEPS = 500_000
@@ -30,7 +30,7 @@ class A2CConfig(EnvConfig):
     seed: int = 0
     """Of the parameters, the environments and the actions."""
 
-    n_envs: int = 32
+    n_envs: int = 16
     """Environments that are played at once."""
     episodes: int | None = None
     """Length of the whole run in episodes, the maze only (60000 if nothing is given)."""
@@ -89,7 +89,7 @@ class A2CConfig(EnvConfig):
         """All settings of the core that differ from its defaults."""
         given = {"hidden_size": self.hidden_size, "heads": self.heads}
         settings = {name: value for name, value in given.items() if value is not None}
-        return {**settings, **parse_object(self.core_kwargs, "core_kwargs")}
+        return {**settings, **parse_json_object(self.core_kwargs, "core_kwargs")}
 
     @property
     def total_timesteps(self) -> int:
@@ -118,21 +118,6 @@ class A2CConfig(EnvConfig):
     def bootstraps(self) -> bool:
         """bootstrap_time_limit, or its default for the environment."""
         return not is_maze(self.env) if self.bootstrap_time_limit is None else self.bootstrap_time_limit
-
-
-def parse_object(text: str, name: str) -> dict[str, Any]:
-    """A dictionary from JSON.
-
-    Raises:
-        ValueError: if the text is not a JSON object.
-    """
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{name} must be JSON, got {text!r}: {error}.") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{name} must be a JSON object, got {text!r}.")
-    return value
 
 
 def config_to_dict(config: A2CConfig) -> dict[str, Any]:

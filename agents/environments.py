@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import multiprocessing
 import re
 import signal
@@ -18,6 +17,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from mnm_rl.envs import MazeRules, MazeVecEnv
+from mnm_rl.training.options import parse_json_object
 
 MAZE_ID = re.compile(r"^(?:mnm_rl:)?MNMMaze-(\d+)x(\d+)$")
 
@@ -41,7 +41,7 @@ class EnvConfig:
 
     def check_environment(self) -> None:
         """Raise a ValueError for options that the environment cannot have; cheap, nothing is built."""
-        _json_object(self.env_kwargs)
+        parse_json_object(self.env_kwargs, "env_kwargs")
         _indices(self.drop_observations)
         if is_maze(self.env):
             maze_rules(self)
@@ -63,7 +63,7 @@ def maze_arguments(config: EnvConfig) -> dict[str, Any]:
     if match[1] != match[2]:
         raise ValueError(f"{config.env} is not square.")
     previous_action = True if config.previous_action is None else config.previous_action
-    given = _json_object(config.env_kwargs)
+    given = parse_json_object(config.env_kwargs, "env_kwargs")
     if "previous_action" in given and config.previous_action is not None:
         raise ValueError("Give previous_action once: as an option or in env_kwargs.")
     return {"size": int(match[1]), "previous_action": previous_action, **given}
@@ -95,7 +95,7 @@ def make_env(config: EnvConfig, n_envs: int) -> VecEnv:
         return make_vec_env(
             config.env,
             n_envs,
-            env_kwargs=_json_object(config.env_kwargs),
+            env_kwargs=parse_json_object(config.env_kwargs, "env_kwargs"),
             wrapper_class=_wrap,  # pyright: ignore[reportArgumentType]
             wrapper_kwargs={
                 "dropped": _indices(config.drop_observations),
@@ -174,16 +174,6 @@ class DropObservations(gymnasium.ObservationWrapper):
     def observation(self, observation: NDArray[Any]) -> NDArray[Any]:
         """What is left of an observation."""
         return observation[self._kept]
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"env_kwargs must be JSON, got {text!r}: {error}.") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"env_kwargs must be a JSON object, got {text!r}.")
-    return value
 
 
 def _indices(text: str) -> list[int]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from mnm_rl.cores import core_config
 from mnm_rl.tasks import DictionaryTask, DoubleCopyTask, PrioritySortTask, Task
 from mnm_rl.tasks.dictionary import INSTANCES
+from mnm_rl.training.options import parse_json_object
 
 TaskName = Literal["dictionary", "double-copy", "priority-sort", "babi"]
 
@@ -131,7 +131,7 @@ class SupervisedConfig:
             settings["heads"] = self.heads or self.paper.heads
         elif self.heads is not None:
             raise ValueError(f"The core {self.core} has no heads.")
-        return {**settings, **parse_settings(self.core_kwargs)}
+        return {**settings, **parse_json_object(self.core_kwargs, "core_kwargs")}
 
     def make_task(self, data: str | None = None, vocabulary: dict[str, Any] | None = None) -> Task:
         """The task, with its data read.
@@ -161,21 +161,6 @@ class SupervisedConfig:
             fresh=self.babi_fresh,
             saved_vocabulary=None if vocabulary is None else Vocabulary.from_dict(vocabulary),
         )
-
-
-def parse_settings(text: str) -> dict[str, Any]:
-    """Settings from JSON.
-
-    Raises:
-        ValueError: if the text is not a JSON object.
-    """
-    try:
-        settings = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"core_kwargs must be JSON, got {text!r}: {error}.") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f'core_kwargs must be a JSON object such as {{"heads": 3}}, got {text!r}.')
-    return settings
 
 
 def _check_numbers(config: SupervisedConfig) -> None:
