@@ -66,7 +66,7 @@ def main(args: Args) -> None:
         x = np.array(curve[args.x])
         y = moving_average(x, np.array(curve[args.y]), args.window)
         axes.plot(x, y, label=label, linewidth=1.6)
-        print(f"{label:28}{describe(x, y, args)}")
+        print(f"{label:36}{describe(x, y, args)}")
     for height, text in zip(args.mark, [*args.mark_labels, *[""] * len(args.mark)], strict=False):
         axes.axhline(height, color="0.55", linewidth=1, linestyle="--")
         axes.annotate(text, (0.01, height), xycoords=("axes fraction", "data"), va="bottom")
