@@ -81,11 +81,7 @@ class SupervisedTrainer:
             raise ValueError(
                 f"The batch size {self.batch_size} cannot be shared evenly by {self._processes} processes."
             )
-        self._parallel: nn.Module = (
-            DistributedDataParallel(self.model, broadcast_buffers=False)
-            if self._processes > 1
-            else self.model
-        )
+        self._parallel: nn.Module = DistributedDataParallel(self.model) if self._processes > 1 else self.model
         self._window = Window()
 
     @property
