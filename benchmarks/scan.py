@@ -37,7 +37,8 @@ from mnm_rl.cores.mnm import MNMConfig, MNMCore
 
 INPUT_SIZE = 16
 SettingName = Literal["algorithmic", "algorithmic-long", "babi", "babi-long", "maze"]
-BackendName = Literal["reference", "torch", "cpu"]
+BackendName = Literal["reference", "torch", "cpu", "cpu-snapshots"]
+SNAPSHOT_EVERY = 25  # steps, for cpu-snapshots
 PeerName = Literal["titans-pytorch", "dnc"]
 
 
@@ -68,7 +69,7 @@ class Args:
     """Write rule."""
     settings: tuple[SettingName, ...] = tuple(SETTINGS)
     """Problems."""
-    backends: tuple[BackendName, ...] = ("reference", "torch", "cpu")
+    backends: tuple[BackendName, ...] = ("reference", "torch", "cpu", "cpu-snapshots")
     """Backends; the first is the one that the others are compared with."""
     rounds: int = 5
     """Timed rounds; the best one counts."""
@@ -110,7 +111,14 @@ def operations(core: MNMCore, tokens: int) -> tuple[float, float]:
 def make(core: str, setting: Setting, backend: str) -> MNMCore:
     """An MNM core of this setting."""
     torch.manual_seed(0)
-    made = make_core(core, INPUT_SIZE, hidden_size=setting.hidden, heads=setting.heads, kernel=backend)
+    kernel, _, snapshots = backend.partition("-")
+    made = make_core(
+        *(core, INPUT_SIZE),
+        hidden_size=setting.hidden,
+        heads=setting.heads,
+        kernel=kernel,
+        snapshot_every=SNAPSHOT_EVERY if snapshots else None,
+    )
     assert isinstance(made, MNMCore)
     return made
 
@@ -178,9 +186,8 @@ def _peak(core: str, setting: Setting, backend: str, steps: int, threads: int) -
         loss = make_peer(backend, setting)
     else:
         made, inputs = make(core, setting, backend), torch.randn(steps, setting.batch, INPUT_SIZE)
-        objective(
-            make(core, Setting(1, 1, setting.hidden, setting.heads), backend), inputs[:1, :1]
-        ).backward()
+        # What the first call loads is not the memory of a pass.
+        objective(make(core, setting, backend), inputs[: SNAPSHOT_EVERY + 1, :1]).backward()
         loss = lambda: objective(made, inputs)  # noqa: E731
     before = _resident("VmRSS")
     loss().backward()

@@ -190,6 +190,24 @@ def test_undone_writes_stay_exact_over_a_thousand_steps(backend: str, write_rule
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("every", [1, 7, 20])
+def test_snapshots_change_no_result(backend: str, every: int) -> None:
+    config = MNMConfig(
+        hidden_size=9,
+        key_size=7,
+        value_size=5,
+        memory_widths=(6,),
+        heads=2,
+        recall_weights=(1.0, 0.5),
+        snapshot_every=every,
+    )
+    case = Case(config, steps=20, batch=3, with_resets=True, seed=3)
+    without = Case(dataclasses.replace(config, snapshot_every=None), case.steps, case.batch, True, case.seed)
+    found = errors(case.run(backend, torch.float64), without.run(backend, torch.float64))
+    assert max(found.values()) < 1e-12
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_two_calls_in_a_row_equal_one(backend: str) -> None:
     config = MNMConfig(
         hidden_size=9,

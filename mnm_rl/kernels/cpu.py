@@ -92,7 +92,10 @@ class _Scan(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         arguments = 1 + ctx.count + len(ScanState._fields)
-        tensors, results = ctx.saved_tensors[:arguments], ctx.saved_tensors[arguments:]
+        saved = (
+            ctx.saved_tensors
+        )  # once: under torch's checkpointing each access would repeat the forward pass
+        tensors, results = saved[:arguments], saved[arguments:]
         memory_at = 1 + ctx.count + ScanState._fields.index("memory")
         found = operators().scan_backward(
             tensors[0],

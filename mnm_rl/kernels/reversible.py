@@ -9,6 +9,7 @@ Dimensions: ``T`` time, ``B`` batch, ``I`` input size, ``H`` heads, ``N`` recall
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -44,6 +45,19 @@ class _Step(NamedTuple):
     """Write values of delays 0 ... N - 1, ``[B, N, H, d_v]``."""
     memory: MemoryRecord
 
+    def tensors(self) -> list[Tensor]:
+        """All of them in a row."""
+        single = (self.cell, self.hidden, self.vectors, self.values, self.memory.rates)
+        record = (*self.memory.written, *self.memory.errors, *self.memory.read)
+        return [self.control_before, self.cell_before, *self.gates, *single, *record]
+
+    @staticmethod
+    def from_tensors(row: Sequence[Tensor], layers: int) -> _Step:
+        """The inverse of :meth:`tensors`."""
+        written, errors = 11 + layers + 1, 11 + 2 * layers + 1
+        record = MemoryRecord(row[10], list(row[11:written]), list(row[written:errors]), list(row[errors:]))
+        return _Step(row[0], row[1], tuple(row[2:6]), *row[6:10], record)
+
 
 def scan(
     parameters: ScanParameters,
@@ -67,8 +81,9 @@ class _Scan(torch.autograd.Function):
         loop = _Forward(call, inputs, parameters, state, keep=any(ctx.needs_input_grad))
         loop.run()
         memory = join_weights(loop.weights)
-        ctx.call, ctx.steps = call, loop.steps
-        ctx.save_for_backward(*tensors, memory)
+        kept = [tensor for step in loop.steps for tensor in step.tensors()]
+        ctx.call, ctx.arguments, ctx.steps = call, len(tensors), len(loop.steps)
+        ctx.save_for_backward(*tensors, memory, *kept)
         final = loop.state._replace(memory=memory)
         # The last state's fields are views of others; an output must not be.
         return torch.stack(loop.controls), torch.stack(loop.meta_losses), *[field.clone() for field in final]
@@ -76,8 +91,11 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        *tensors, memory = ctx.saved_tensors
-        loop = _Backward(ctx.call, *_unpack(tensors), ctx.steps, memory, gradients)
+        saved, layers = ctx.saved_tensors, len(ctx.call.settings.widths) - 1
+        tensors, memory, kept = saved[: ctx.arguments], saved[ctx.arguments], saved[ctx.arguments + 1 :]
+        size = len(kept) // ctx.steps
+        steps = [_Step.from_tensors(kept[t * size : (t + 1) * size], layers) for t in range(ctx.steps)]
+        loop = _Backward(ctx.call, *_unpack(tensors), steps, memory, gradients)
         loop.run()
         return None, loop.input_gradients(), *loop.parameter_gradients(), *loop.state_gradients()
 
