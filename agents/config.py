@@ -20,7 +20,7 @@ class A2CConfig(EnvConfig):
     """A run. What is ``None`` depends on the environment; see the text of the option."""
 
     core: str = "mnm-p"
-    """The memory: mnm-p, mnm-g, lstm, gru or lstm-salu."""
+    """The memory: mnm-p, mnm-g, lstm, gru, lstm-salu, plastic or plastic-homogenous."""
     core_kwargs: str = "{}"
     """More settings of the core, as JSON: '{"normalization": "width"}'."""
     hidden_size: int | None = None

@@ -22,6 +22,7 @@ from typing import Literal
 import torch
 import tyro
 
+from mnm_rl.cores import core_settings
 from mnm_rl.tasks.babi import BabiTask, find_source, parse_tasks
 from mnm_rl.tasks.babi.comparison.page import check_page, write_part
 from mnm_rl.tasks.babi.comparison.report import table
@@ -113,7 +114,7 @@ def _config(args: Args, run: Run) -> SupervisedConfig:
         babi_tasks=str(run.task),
         hidden_size=args.hidden_size,
         embedding_size=args.hidden_size,
-        heads=None if args.core in ("lstm", "gru") else args.heads,
+        heads=args.heads if "heads" in core_settings(args.core) else None,
         batch_size=args.batch_size,
         learning_rate=args.learning_rate,
         iterations=args.iterations,

@@ -24,6 +24,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "mnm-p": SMALL_MNM,
     "mnm-g": SMALL_MNM,
     "lstm-salu": {"hidden_size": 6, "key_size": 4, "value_size": 5},
+    "plastic": {"hidden_size": 7},
+    "plastic-homogenous": {"hidden_size": 7},
 }
 
 

@@ -21,6 +21,8 @@ SMALL: dict[str, dict] = {
     "lstm": dict(hidden_size=5),
     "gru": dict(hidden_size=5),
     "lstm-salu": dict(hidden_size=5, key_size=3, value_size=4, heads=2),
+    "plastic": dict(hidden_size=5),
+    "plastic-homogenous": dict(hidden_size=5),
 }
 every_core = pytest.mark.parametrize("name", list(CORES))
 
@@ -180,7 +182,7 @@ def test_bad_input_is_named(name):
 
 
 def test_unknown_core_is_named_with_the_known_ones():
-    known = "mnm-p, mnm-g, lstm, lstm-salu, gru"
+    known = "mnm-p, mnm-g, lstm, lstm-salu, gru, plastic, plastic-homogenous"
     with pytest.raises(ValueError, match=rf"Unknown core 'elman'; known cores: {known}\."):
         make_core("elman", 4)
     with pytest.raises(TypeError, match="no setting write_rule"):

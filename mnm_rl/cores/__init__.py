@@ -8,6 +8,7 @@ from typing import Any
 from mnm_rl.cores.base import CoreOutput, MemoryCore, detach_state, reset_state
 from mnm_rl.cores.lookup import LookupCore
 from mnm_rl.cores.mnm import MNMCore
+from mnm_rl.cores.plastic import PlasticCore
 from mnm_rl.cores.recurrent import GRUCore, LSTMCore
 
 CORES: dict[str, tuple[type[MemoryCore], dict[str, Any]]] = {
@@ -16,6 +17,8 @@ CORES: dict[str, tuple[type[MemoryCore], dict[str, Any]]] = {
     "lstm": (LSTMCore, {}),
     "lstm-salu": (LookupCore, {}),
     "gru": (GRUCore, {}),
+    "plastic": (PlasticCore, {"plasticity": "full"}),
+    "plastic-homogenous": (PlasticCore, {"plasticity": "homogenous"}),
 }
 """Name -> (class, settings that the name fixes)."""
 
@@ -38,16 +41,40 @@ def make_core(name: str, input_size: int, **settings: Any) -> MemoryCore:
 
 def core_config(name: str, **settings: Any) -> tuple[type, Any]:
     """The class of a core and its config dataclass, checked, without building the core."""
+    allowed = core_settings(name)
+    core_class, fixed = CORES[name]
+    unknown = [key for key in settings if key not in allowed]
+    if unknown:
+        raise TypeError(
+            f"Core {name!r} has no setting {', '.join(unknown)}; its settings: {', '.join(allowed)}."
+        )
+    return core_class, _config_class(core_class)(**{**settings, **fixed})
+
+
+def core_settings(name: str) -> list[str]:
+    """The settings that a core has, other than those that its name fixes.
+
+    Raises:
+        ValueError: unknown name.
+    """
     if name not in CORES:
         raise ValueError(f"Unknown core {name!r}; known cores: {', '.join(CORES)}.")
     core_class, fixed = CORES[name]
-    config_class: Any = core_class.config_class  # pyright: ignore[reportAttributeAccessIssue]
-    known = [field.name for field in dataclasses.fields(config_class)]
-    unknown = [key for key in settings if key not in known or key in fixed]
-    if unknown:
-        allowed = ", ".join(key for key in known if key not in fixed)
-        raise TypeError(f"Core {name!r} has no setting {', '.join(unknown)}; its settings: {allowed}.")
-    return core_class, config_class(**{**settings, **fixed})
+    fields = dataclasses.fields(_config_class(core_class))
+    return [field.name for field in fields if field.name not in fixed]
 
 
-__all__ = ["CORES", "CoreOutput", "MemoryCore", "core_config", "detach_state", "make_core", "reset_state"]
+def _config_class(core_class: type[MemoryCore]) -> Any:
+    return core_class.config_class  # pyright: ignore[reportAttributeAccessIssue]
+
+
+__all__ = [
+    "CORES",
+    "CoreOutput",
+    "MemoryCore",
+    "core_config",
+    "core_settings",
+    "detach_state",
+    "make_core",
+    "reset_state",
+]

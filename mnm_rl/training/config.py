@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mnm_rl.cores import core_config
+from mnm_rl.cores import core_config, core_settings
 from mnm_rl.tasks import DictionaryTask, DoubleCopyTask, PrioritySortTask, Task
 from mnm_rl.tasks.dictionary import INSTANCES
 from mnm_rl.training.options import parse_json_object
@@ -40,7 +40,7 @@ class SupervisedConfig:
     task: TaskName = "dictionary"
     """What to learn."""
     core: str = "mnm-p"
-    """The memory: mnm-p, mnm-g, lstm-salu, lstm or gru."""
+    """The memory: mnm-p, mnm-g, lstm-salu, lstm, gru, plastic or plastic-homogenous."""
     core_kwargs: str = "{}"
     """More settings of the core, as JSON: '{"normalization": "width"}'."""
     hidden_size: int | None = None
@@ -127,7 +127,7 @@ class SupervisedConfig:
     def core_settings(self) -> dict[str, Any]:
         """All settings of the core, with the paper's where none are given."""
         settings: dict[str, Any] = {"hidden_size": self.hidden_size or self.paper.hidden_size}
-        if self.core not in ("lstm", "gru"):
+        if "heads" in core_settings(self.core):
             settings["heads"] = self.heads or self.paper.heads
         elif self.heads is not None:
             raise ValueError(f"The core {self.core} has no heads.")
