@@ -171,6 +171,17 @@ class RecurrentA2C(ResumableAlgorithm):
         self.mark_rollout_start()
         rollout_buffer.start(self.core_state)
         callback.on_rollout_start()
+        with self.policy.core.fixed_parameters():
+            if not self._act(env, callback, rollout_buffer, n_rollout_steps):
+                return False
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _act(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: SequenceRolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """The steps of a rollout; false if the callback ended the training."""
         for step in range(n_rollout_steps):
             obs, episode_starts = self._last_obs, self._last_episode_starts
             actions, state = self.policy.act(obs, self.core_state, episode_starts)  # pyright: ignore
@@ -185,8 +196,6 @@ class RecurrentA2C(ResumableAlgorithm):
                 self._update_info_buffer(infos, dones)
                 if self.bootstrap_time_limit:
                     self._add_terminal_values(rollout_buffer.rewards[step], dones, infos)
-        callback.update_locals(locals())
-        callback.on_rollout_end()
         return True
 
     def train(self) -> None:

@@ -48,6 +48,22 @@ def test_same_bits_with_one_thread_and_two(name: str) -> None:
         assert torch.equal(one, two)
 
 
+@pytest.mark.parametrize("name", ["mnm-p", "mnm-g"])
+@pytest.mark.usefixtures("operators")
+def test_weights_kept_while_parameters_are_fixed_follow_every_change(name: str) -> None:
+    torch.manual_seed(0)
+    core = make_core(name, 4, hidden_size=13, key_size=7, value_size=5, heads=2, kernel="cpu")
+    inputs = torch.randn(1, 6, 4)
+    with torch.no_grad(), core.fixed_parameters():
+        kept = [core(inputs).outputs]
+        for parameter in core.parameters():
+            parameter.mul_(1.5)  # against the promise
+        kept += [core(inputs).outputs, core(inputs).outputs]
+    assert not torch.allclose(kept[0], kept[1])
+    torch.testing.assert_close(kept[1], core(inputs).outputs)
+    torch.testing.assert_close(kept[1], kept[2], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(("is_logistic", "exact"), [(False, torch.tanh), (True, torch.sigmoid)])
 def test_error_of_the_activation_functions(operators: object, is_logistic: bool, exact: object) -> None:
     wide = torch.linspace(-100, 100, 400_001)

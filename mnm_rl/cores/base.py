@@ -6,6 +6,7 @@ Dimensions: ``T`` time, ``B`` batch, ``I`` input size, ``O`` output size.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -87,6 +88,10 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
         """
         output = self(inputs.unsqueeze(0), state, None if resets is None else resets.unsqueeze(0))
         return output.outputs[0], output.state
+
+    def fixed_parameters(self) -> AbstractContextManager[None]:
+        """Inside, the parameters stay as they are: a promise with which a core may act faster."""
+        return nullcontext()
 
     def _check_inputs(self, inputs: Tensor, resets: Tensor | None) -> None:
         if inputs.dim() != 3 or inputs.shape[2] != self.input_size or inputs.shape[0] == 0:

@@ -9,6 +9,7 @@ Dimensions: ``T`` time, ``B`` batch, ``I`` input size, ``H`` heads, ``L`` memory
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, reset_state, steps_with_resets
 from mnm_rl.kernels import Backend, ScanParameters, ScanResult, ScanSettings, ScanState, choose, scan
+from mnm_rl.kernels.cpu import fixed_parameters
 from mnm_rl.kernels.snapshots import scan_in_segments
 from mnm_rl.memory import (
     Normalization,
@@ -240,6 +242,10 @@ class MNMCore(MemoryCore[MNMState]):
         every = self.config.snapshot_every or inputs.shape[0]
         result = scan_in_segments(run, every, inputs, ScanState(*state), resets)
         return CoreOutput(self.output(result.controls), MNMState(*result.state), result.meta_loss)
+
+    def fixed_parameters(self) -> AbstractContextManager[None]:
+        """See :meth:`MemoryCore.fixed_parameters`."""
+        return fixed_parameters()
 
     def _scan_parameters(self) -> ScanParameters:
         cell, local = self.controller, self.config.write_rule == "local"

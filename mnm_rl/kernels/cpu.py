@@ -6,6 +6,9 @@ Dimensions: ``T`` time, ``B`` batch, ``I`` input size; all others as in :mod:`mn
 from __future__ import annotations
 
 import functools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, get_args
 
 import torch
@@ -71,10 +74,43 @@ def _plain(settings: ScanSettings) -> tuple[Any, ...]:
     )
 
 
+@contextmanager
+def fixed_parameters() -> Iterator[None]:
+    """Inside, parameters must not change: scans without gradient keep the weights that they have prepared.
+
+    Otherwise a scan of one step leaves the preparation out, because it would take longer than the step.
+    """
+    before = getattr(_fixed, "packed", None)
+    _fixed.packed = {}
+    try:
+        yield
+    finally:
+        _fixed.packed = before
+
+
+_fixed = threading.local()
+
+
+def _packed_weights(
+    call: _Call, inputs: Tensor, parameters: list[Tensor], state: list[Tensor]
+) -> list[Tensor]:
+    """The controller's weights in the kernel's own layout where parameters are fixed, else nothing."""
+    kept = getattr(_fixed, "packed", None)
+    if kept is None:
+        return []
+    key = tuple((id(tensor), tensor._version) for tensor in parameters)
+    if key not in kept:
+        # With the parameters, so that their ids stay theirs.
+        packed = operators().pack(inputs, parameters, state, call.initial_memory, *call.settings)
+        kept[key] = (parameters, packed)
+    return kept[key][1]
+
+
 def _forward(call: _Call, count: int, tensors: list[Tensor], save: bool) -> list[Tensor]:
     inputs, parameters, state = tensors[0], tensors[1 : 1 + count], tensors[1 + count :]
+    packed = [] if save else _packed_weights(call, inputs, parameters, state)
     return operators().scan_forward(
-        inputs, call.resets, parameters, state, call.initial_memory, *call.settings, save
+        inputs, call.resets, parameters, state, call.initial_memory, *call.settings, packed, save
     )
 
 

@@ -10,7 +10,6 @@
 namespace mnm {
 
 using at::Tensor;
-using std::optional;
 
 constexpr int64_t kFewSteps = 8;  // for fewer, packing the controller's weights does not pay
 
@@ -84,10 +83,30 @@ template <typename S>
 struct LoopWeights {
   Matrix<S> h, v, interaction, feedback;
 
-  LoopWeights(const Problem<S>& p, bool is_forward) {
-    const auto prepare = [&](const Tensor& w) { return Matrix<S>(is_forward ? w.t() : w, p.T >= kFewSteps); };
-    h = prepare(p.weight_h()), v = prepare(p.weight_v()), interaction = prepare(p.interaction());
-    if (!p.layout.gradient_rule) feedback = prepare(p.feedback());
+  // `packed` is what `pack` returned, or empty; then few steps go without.
+  LoopWeights(const Problem<S>& p, bool is_forward, std::vector<Tensor> packed = {}) {
+    if (packed.empty() && p.T >= kFewSteps) packed = pack(p, is_forward);
+    const std::vector<Tensor> from = matrices(p, is_forward);
+    const auto prepare = [&](size_t i) {
+      return packed.empty() ? Matrix<S>(from[i]) : Matrix<S>(from[i], packed[i]);
+    };
+    h = prepare(0), v = prepare(1), interaction = prepare(2);
+    if (!p.layout.gradient_rule) feedback = prepare(3);
+  }
+
+  static std::vector<Tensor> pack(const Problem<S>& p, bool is_forward) {
+    std::vector<Tensor> packed = matrices(p, is_forward);
+    for (Tensor& w : packed) w = Matrix<S>::pack(w);
+    return packed;
+  }
+
+ private:
+  static std::vector<Tensor> matrices(const Problem<S>& p, bool is_forward) {
+    std::vector<Tensor> all{p.weight_h(), p.weight_v(), p.interaction()};
+    if (!p.layout.gradient_rule) all.push_back(p.feedback());
+    if (is_forward)
+      for (Tensor& w : all) w = w.t();
+    return all;
   }
 };
 

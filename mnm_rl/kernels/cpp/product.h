@@ -10,6 +10,8 @@
 
 namespace mnm {
 
+using std::optional;
+
 // A row-major matrix in plain memory as a tensor.
 template <typename S>
 at::Tensor view(const S* data, int64_t rows, int64_t columns, int64_t stride) {
@@ -29,24 +31,30 @@ class Matrix {
  public:
   Matrix() = default;
 
-  // Packing pays if the matrix is used more often than a few times.
-  Matrix(const at::Tensor& w, bool pack) : tensor(w), rows(w.size(0)), columns(w.size(1)), packed(pack) {
-    if (!pack) return;
-    panels.resize(rows * padded<S>(columns));
+  // Without panels, products are those of a library: packing pays only for more than a few products.
+  explicit Matrix(const at::Tensor& w, const optional<at::Tensor>& packed = {})
+      : tensor(w), rows(w.size(0)), columns(w.size(1)) {
+    if (packed) panels = *packed;
+  }
+
+  static at::Tensor pack(const at::Tensor& w) {
+    const int64_t rows = w.size(0), columns = w.size(1);
+    const at::Tensor panels = at::empty({rows * padded<S>(columns)}, w.options());
     const S* from = w.const_data_ptr<S>();
     for (int64_t begin = 0; begin < columns; begin += kWidth) {
-      S* panel = panels.data() + rows * begin;
+      S* panel = panels.data_ptr<S>() + rows * begin;
       const int64_t width = std::min(kWidth, padded<S>(columns - begin));
       for (int64_t j = 0; j < width; ++j)
         for (int64_t i = 0; i < rows; ++i)
           panel[i * width + j] =
               begin + j < columns ? from[i * w.stride(0) + (begin + j) * w.stride(1)] : S(0);
     }
+    return panels;
   }
 
   // c += a W if `keep`, else c = a W.
   void multiply(Rows<const S> a, Rows<S> c, int64_t count, bool keep) const {
-    if (!packed)
+    if (!panels.defined())
       return add_product(
           view(c.data, count, columns, c.stride), view(a.data, count, rows, a.stride), tensor, keep);
     if (!keep)
@@ -60,7 +68,7 @@ class Matrix {
   static constexpr int64_t kWidth = kPanel * kLanes<S>;
 
   void multiply_panel(int64_t begin, Rows<const S> a, Rows<S> c, int64_t count) const {
-    const S* panel = panels.data() + rows * begin;
+    const S* panel = panels.const_data_ptr<S>() + rows * begin;
     const int64_t left = columns - begin, width = std::min(kWidth, padded<S>(left));
     for_parts<kAccumulators / kPanel>(count, [&](auto size, int64_t b) {
       if (left >= kWidth) {
@@ -78,8 +86,7 @@ class Matrix {
 
   at::Tensor tensor;
   int64_t rows = 0, columns = 0;
-  bool packed = false;
-  Buffer<S> panels;
+  at::Tensor panels;
 };
 
 }  // namespace mnm

@@ -51,7 +51,7 @@ template <typename S>
 std::vector<Tensor> forward(
     const Settings& settings, const Tensor& inputs, const optional<Tensor>& resets,
     const std::vector<Tensor>& parameters, const std::vector<Tensor>& state, const Tensor& initial_memory,
-    bool save) {
+    const std::vector<Tensor>& packed, bool save) {
   const Problem<S> p(settings, inputs, resets, parameters, state, initial_memory);
   const int64_t depth = save ? p.T : std::max<int64_t>(2, settings.delays());
   const auto empty = [&](at::IntArrayRef sizes) {
@@ -73,7 +73,7 @@ std::vector<Tensor> forward(
   ForwardResult<S> out{results[0].data_ptr<S>(), results[1].data_ptr<S>(), {}};
   for (size_t i = 2; i < results.size(); ++i) out.state.push_back(results[i].data_ptr<S>());
   const Record<S> record = make_record<S>(saved);
-  const LoopWeights<S> loop_weights(p, true);
+  const LoopWeights<S> loop_weights(p, true, packed);
   for_blocks<S>(p.B, [&](int64_t, int64_t begin, int64_t end) {
     ForwardBlock<S>(p, loop_weights, record, out, begin, end).run();
   });
@@ -124,12 +124,26 @@ std::vector<Tensor> scan_forward(
     const Tensor& inputs, const optional<Tensor>& resets, std::vector<Tensor> parameters,
     std::vector<Tensor> state, const Tensor& initial_memory, at::IntArrayRef widths, int64_t heads,
     int64_t rates, bool gradient_rule, bool tanh_output, int64_t normalization,
-    at::ArrayRef<double> delay_weights, bool save) {
+    at::ArrayRef<double> delay_weights, std::vector<Tensor> packed, bool save) {
   const Settings settings =
       make_settings(widths, heads, rates, gradient_rule, tanh_output, normalization, delay_weights);
-  return inputs.scalar_type() == at::kDouble
-             ? forward<double>(settings, inputs, resets, parameters, state, initial_memory, save)
-             : forward<float>(settings, inputs, resets, parameters, state, initial_memory, save);
+  const auto run = inputs.scalar_type() == at::kDouble ? forward<double> : forward<float>;
+  return run(settings, inputs, resets, parameters, state, initial_memory, packed, save);
+}
+
+// The controller's weights as a forward pass needs them, to be given to several calls of it.
+std::vector<Tensor> pack(
+    const Tensor& inputs, std::vector<Tensor> parameters, std::vector<Tensor> state,
+    const Tensor& initial_memory, at::IntArrayRef widths, int64_t heads, int64_t rates, bool gradient_rule,
+    bool tanh_output, int64_t normalization, at::ArrayRef<double> delay_weights) {
+  const Settings settings =
+      make_settings(widths, heads, rates, gradient_rule, tanh_output, normalization, delay_weights);
+  const auto run = [&](auto number) {
+    using S = decltype(number);
+    const Problem<S> p(settings, inputs, {}, parameters, state, initial_memory);
+    return LoopWeights<S>::pack(p, true);
+  };
+  return inputs.scalar_type() == at::kDouble ? run(0.0) : run(0.0f);
 }
 
 std::vector<Tensor> scan_backward(
@@ -164,8 +178,13 @@ TORCH_LIBRARY(MNM_LIBRARY, library) {
       "scan_forward(Tensor inputs, Tensor? resets, Tensor[] parameters, Tensor[] state, "
       "Tensor initial_memory, int[] widths, int heads, int rates, bool gradient_rule, bool tanh_output, "
       "int normalization, "
-      "float[] delay_weights, bool save) -> Tensor[]",
+      "float[] delay_weights, Tensor[] packed, bool save) -> Tensor[]",
       mnm::scan_forward);
+  library.def(
+      "pack(Tensor inputs, Tensor[] parameters, Tensor[] state, Tensor initial_memory, int[] widths, "
+      "int heads, int rates, bool gradient_rule, bool tanh_output, int normalization, "
+      "float[] delay_weights) -> Tensor[]",
+      mnm::pack);
   library.def(
       "scan_backward(Tensor inputs, Tensor? resets, Tensor[] parameters, Tensor[] state, "
       "Tensor initial_memory, int[] widths, int heads, int rates, bool gradient_rule, bool tanh_output, "
