@@ -6,7 +6,8 @@
 Backends take turns, round by round, so that what else runs on the machine hits all of them; the best round
 counts. With one thread, time is the processor time of this process, else wall time. The peak of the machine
 is that of a square matrix product, timed in the same rounds. Peak memory is measured in a process of its own
-for each backend: the largest resident size in a forward and backward pass, less the size just before it.
+for each backend: the largest resident size in a forward and backward pass, less the size just before it; on a
+GPU, what torch allocated at most.
 
 Peers (`pip install "mnm-rl[bench]"`): `titans-pytorch` and `dnc`, at the same width, batch and length.
 
@@ -37,8 +38,9 @@ from mnm_rl.cores.mnm import MNMConfig, MNMCore
 
 INPUT_SIZE = 16
 SettingName = Literal["algorithmic", "algorithmic-long", "babi", "babi-long", "maze"]
-BackendName = Literal["reference", "torch", "cpu", "cpu-snapshots"]
+BackendName = Literal["reference", "torch", "cpu", "cpu-snapshots", "triton"]
 SNAPSHOT_EVERY = 25  # steps, for cpu-snapshots
+Clock = Callable[[], float]
 PeerName = Literal["titans-pytorch", "dnc"]
 
 
@@ -75,10 +77,12 @@ class Args:
     """Timed rounds; the best one counts."""
     threads: int = 1
     """Threads of torch."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """On cuda, give backends that run there: --backends torch triton."""
     reference_gigabytes: float = 4.0
     """The plain loop runs on fewer steps where it would need more memory; its time per step is the same."""
     peers: bool = False
-    """Time the peers as well, in the algorithmic setting."""
+    """Time the peers as well, in the algorithmic setting, on the CPU."""
 
 
 @dataclass
@@ -108,7 +112,19 @@ def operations(core: MNMCore, tokens: int) -> tuple[float, float]:
     return 2.0 * tokens * forward, 2.0 * tokens * (forward + backward)
 
 
-def make(core: str, setting: Setting, backend: str) -> MNMCore:
+def make_clock(args: Args) -> Clock:
+    """Seconds of work that is done."""
+    if args.device == "cpu":
+        return time.process_time if args.threads == 1 else time.perf_counter
+
+    def clock() -> float:
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return clock
+
+
+def make(core: str, setting: Setting, backend: str, device: str = "cpu") -> MNMCore:
     """An MNM core of this setting."""
     torch.manual_seed(0)
     kernel, _, snapshots = backend.partition("-")
@@ -120,7 +136,7 @@ def make(core: str, setting: Setting, backend: str) -> MNMCore:
         snapshot_every=SNAPSHOT_EVERY if snapshots else None,
     )
     assert isinstance(made, MNMCore)
-    return made
+    return made.to(device)
 
 
 def steps_for(backend: str, setting: Setting, limit: float) -> int:
@@ -137,7 +153,7 @@ def objective(core: MNMCore, inputs: Tensor) -> Tensor:
     return output.outputs.square().mean() + output.meta_loss.mean()
 
 
-def run_once(loss: Callable[[], Tensor], clock: Callable[[], float]) -> tuple[float, float]:
+def run_once(loss: Callable[[], Tensor], clock: Clock) -> tuple[float, float]:
     """Seconds of the forward pass, and of both passes."""
     start = clock()
     value = loss()
@@ -146,27 +162,29 @@ def run_once(loss: Callable[[], Tensor], clock: Callable[[], float]) -> tuple[fl
     return middle - start, clock() - start
 
 
-def product_rate(clock: Callable[[], float]) -> float:
+def product_rate(clock: Clock, device: str) -> float:
     """Operations per second of a product of two square matrices."""
-    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    size = 1024 if device == "cpu" else 8192
+    a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
     start = clock()
     torch.mm(a, b)
-    return 2 * 1024**3 / (clock() - start)
+    return 2 * size**3 / (clock() - start)
 
 
 def time_backends(args: Args, setting: Setting) -> tuple[dict[str, Timing], float]:
     """Timings per token of all backends, and the best rate of a matrix product."""
-    clock = time.process_time if args.threads == 1 else time.perf_counter
+    clock = make_clock(args)
     losses, timings, tokens = {}, {}, {}
     for backend in args.backends:
-        core, steps = make(args.core, setting, backend), steps_for(backend, setting, args.reference_gigabytes)
-        inputs = torch.randn(steps, setting.batch, INPUT_SIZE)
+        core = make(args.core, setting, backend, args.device)
+        steps = steps_for(backend, setting, args.reference_gigabytes)
+        inputs = torch.randn(steps, setting.batch, INPUT_SIZE, device=args.device)
         losses[backend] = lambda core=core, inputs=inputs: objective(core, inputs)
         tokens[backend], timings[backend] = steps * setting.batch, Timing([], [])
         run_once(losses[backend], clock)
     peak = 0.0
     for _ in range(args.rounds):
-        peak = max(peak, *(product_rate(clock) for _ in range(5)))
+        peak = max(peak, *(product_rate(clock, args.device) for _ in range(5)))
         for backend, loss in losses.items():
             forward, total = run_once(loss, clock)
             timings[backend].forward.append(forward / tokens[backend])
@@ -174,21 +192,28 @@ def time_backends(args: Args, setting: Setting) -> tuple[dict[str, Timing], floa
     return timings, peak
 
 
-def peak_mebibytes(core: str, setting: Setting, backend: str, steps: int, threads: int) -> float:
-    """Growth of the largest resident size in one forward and backward pass, in a process of its own."""
+def peak_mebibytes(args: Args, setting: Setting, backend: str, steps: int) -> float:
+    """Growth of the largest size in one forward and backward pass, in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (core, setting, backend, steps, threads))
+        return pool.apply(_peak, (args, setting, backend, steps))
 
 
-def _peak(core: str, setting: Setting, backend: str, steps: int, threads: int) -> float:
-    torch.set_num_threads(threads)
+def _peak(args: Args, setting: Setting, backend: str, steps: int) -> float:
+    torch.set_num_threads(args.threads)
     if backend in ("titans-pytorch", "dnc"):
         loss = make_peer(backend, setting)
     else:
-        made, inputs = make(core, setting, backend), torch.randn(steps, setting.batch, INPUT_SIZE)
+        made = make(args.core, setting, backend, args.device)
+        inputs = torch.randn(steps, setting.batch, INPUT_SIZE, device=args.device)
         # What the first call loads is not the memory of a pass.
-        objective(make(core, setting, backend), inputs[: SNAPSHOT_EVERY + 1, :1]).backward()
+        warm = make(args.core, setting, backend, args.device)
+        objective(warm, inputs[: SNAPSHOT_EVERY + 1, :1]).backward()
         loss = lambda: objective(made, inputs)  # noqa: E731
+    if args.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        allocated = torch.cuda.memory_allocated()
+        loss().backward()
+        return (torch.cuda.max_memory_allocated() - allocated) / 2**20
     before = _resident("VmRSS")
     loss().backward()
     return _resident("VmHWM") - before
@@ -222,7 +247,7 @@ def time_peers(args: Args, console: Console) -> None:
     """Print tokens per second and peak memory of the peers beside the fastest backend."""
     setting = SETTINGS["algorithmic"]
     table = Table("memory", "tokens/s", "peak MiB", title=f"algorithmic, forward and backward, {setting}")
-    clock = time.process_time if args.threads == 1 else time.perf_counter
+    clock = make_clock(args)
     peers: tuple[PeerName, ...] = ("titans-pytorch", "dnc")
     for name in (*peers, *args.backends):
         try:
@@ -238,7 +263,7 @@ def time_peers(args: Args, console: Console) -> None:
             console.print(f"{name} is left out: {error}")
             continue
         seconds = min(run_once(loss, clock)[1] for _ in range(2 if name in peers else args.rounds))
-        peak = peak_mebibytes(args.core, setting, name, setting.steps, args.threads)
+        peak = peak_mebibytes(args, setting, name, setting.steps)
         label = name if name in peers else f"{args.core}, {name}"
         table.add_row(label, f"{setting.batch * setting.steps / seconds:,.0f}", f"{peak:,.0f}")
     console.print(table)
@@ -255,7 +280,7 @@ def report(args: Args, name: SettingName, console: Console) -> None:
     first = timings[args.backends[0]]
     for backend, timing in timings.items():
         steps = steps_for(backend, setting, args.reference_gigabytes)
-        memory = peak_mebibytes(args.core, setting, backend, steps, args.threads)
+        memory = peak_mebibytes(args, setting, backend, steps)
         ratios = [a / b for a, b in zip(first.total, timing.total, strict=True)]
         per_step = 1e3 * setting.batch
         table.add_row(
@@ -277,7 +302,7 @@ def main(args: Args) -> None:
     for name in args.settings:
         report(args, name, console)
         sys.stdout.flush()
-    if args.peers:
+    if args.peers and args.device == "cpu":
         time_peers(args, console)
 
 
