@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,8 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
 
     input_size: int
     output_size: int
+    quick_resets: ClassVar[bool] = False
+    """Whether an episode may start at any step of any sequence at no great cost."""
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> StateT:

@@ -146,6 +146,7 @@ class MNMCore(MemoryCore[MNMState]):
     """
 
     config_class = MNMConfig
+    quick_resets = True
     initial_memory: Tensor
     recall_weights: Tensor
 

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mnm_rl.cores import CoreOutput, make_core
+from mnm_rl.cores import make_core
 from mnm_rl.tasks import Task
+from mnm_rl.training.packing import make_packing
 
 
 class SequenceModel(nn.Module):
@@ -34,15 +35,24 @@ class SequenceModel(nn.Module):
         self.core = make_core(core, embedding_size, **settings)
         self.head = nn.Linear(self.core.output_size, task.output_size)
 
-    def forward(self, inputs: Tensor, *, record: bool = False) -> tuple[Tensor, CoreOutput]:
-        """Logits ``[T, B, output_size]`` and what the core returned.
+    def forward(
+        self, inputs: Tensor, lengths: Tensor | None = None, *, record: bool = False
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor] | None]:
+        """Logits ``[T, B, output_size]``, the core's meta loss ``[T, B]``, and its trace.
 
         Args:
             inputs: int64 ``[T, B]`` or float ``[T, B, F]``.
-            record: also ask the core for a trace.
+            lengths: int64 ``[B]``: steps before the padding begins, where results do not matter.
+            record: ask the core for a trace.
         """
-        output = self.core(self.encoder(inputs), record=record)
-        return self.head(output.outputs), output
+        on_processor = inputs.device.type == "cpu"
+        packable = lengths is not None and self.core.quick_resets and on_processor and not record
+        packing = make_packing(lengths) if packable else None
+        if packing is None:
+            output = self.core(self.encoder(inputs), record=record)
+            return self.head(output.outputs), output.meta_loss, output.trace
+        output = self.core(self.encoder(packing.pack(inputs)), resets=packing.resets)
+        return packing.unpack(self.head(output.outputs)), packing.unpack(output.meta_loss), None
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -120,10 +120,10 @@ class SupervisedTrainer:
         """
         asked, steps = batch.asked.sum(), batch.lengths.sum()
         share = batch.columns(slice(self._rank, None, self._processes)).to(self.device)
-        logits, output = self._parallel(share.inputs)
+        logits, meta_losses, _ = self._parallel(share.inputs, share.lengths)
         present = share.present
         task_loss = self._processes * self.task.loss(logits, share) / asked
-        meta_sum = (output.meta_loss * present).sum()
+        meta_sum = (meta_losses * present).sum()
         loss = task_loss + self.config.meta_weight * self._processes * meta_sum / steps
         errors = self.task.count_errors(logits.detach(), share)
         return loss, float(meta_sum.detach() / present.sum()), errors
@@ -180,7 +180,7 @@ class SupervisedTrainer:
     def _memory_activity(self) -> dict[str, float]:
         """Mean rate and write size per layer on a held-out batch, for cores that tell."""
         batch = next(iter(self.task.evaluation_batches("valid", 8))).to(self.device)
-        trace = self.model(batch.inputs, record=True)[1].trace or {}
+        trace = self.model(batch.inputs, record=True)[2] or {}
         present = batch.present
         activity = {}
         if "rates" in trace:
@@ -282,7 +282,7 @@ def evaluate(model: SequenceModel, task: Task, split: str, device: torch.device 
     counts = ErrorCounts()
     for batch in task.evaluation_batches(split, EVALUATION_BATCH):
         batch = batch.to(device)
-        counts += task.count_errors(model(batch.inputs)[0], batch)
+        counts += task.count_errors(model(batch.inputs, batch.lengths)[0], batch)
     return counts
 
 
