@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 COLUMNS = 32
-"""Packed columns come in multiples of this for each thread: the C++ kernel runs as many sequences together."""
+"""Packed columns come in multiples of this for each thread: the C++ kernel runs as many together."""
 
 
 @dataclass(frozen=True)
