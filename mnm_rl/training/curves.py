@@ -49,9 +49,9 @@ class CurveFile:
 
 
 def read_curve(path: str | os.PathLike) -> dict[str, list[float]]:
-    """The columns of a curve file of numbers."""
+    """The columns of a curve file of numbers, without a last line that a killed process left unfinished."""
     with Path(path).open(newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if None not in row.values()]
     return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else {})}
 
 

@@ -1,0 +1,326 @@
+"""`scripts/reproduce.py` as it is used from a shell, and what it makes of finished runs."""
+
+import csv
+import importlib
+import json
+import multiprocessing
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch._dynamo  # the optimizers need it: imported here, once for all trials
+import tyro
+from PIL import Image
+
+from mnm_rl.agents.config import config_to_dict as a2c_to_dict
+from mnm_rl.reproduction import processes
+from mnm_rl.reproduction.babi import babi_tables
+from mnm_rl.reproduction.collect import collect, mean_curve
+from mnm_rl.reproduction.experiments import EXPERIMENTS, SCALES, make_experiment
+from mnm_rl.reproduction.paper import TABLE_1, TABLE_4
+from mnm_rl.reproduction.tables import algorithmic_table, maze_table
+from mnm_rl.reproduction.trials import is_trained, start_command
+from mnm_rl.training.config import config_to_dict
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = ROOT / "scripts"
+FILES = {
+    "figure2": ["figure2"],
+    "figure3": ["figure3"],
+    "figure4": ["figure4"],
+    "figure6": ["figure6"],
+    "table1": ["table1", "table3", "table4"],
+}
+
+
+class ForkedProcess:
+    """A training process that starts at once, because it is forked from this one; used like a Popen."""
+
+    def __init__(self, command, log, lock):
+        del lock  # inherited
+        fork = multiprocessing.get_context("fork")
+        self._process = fork.Process(target=self._main, args=(command, log))
+        self._process.start()
+        self.terminate, self.kill, self.wait = self._process.terminate, self._process.kill, self._process.join
+
+    @staticmethod
+    def _main(command, log):
+        for number in (1, 2):
+            os.dup2(log.fileno(), number)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        torch.set_num_threads(1)
+        is_module = command[1] == "-m"
+        module, arguments = (command[2], command[3:]) if is_module else (command[1], command[2:])
+        sys.argv, status = [module, *arguments], 0
+        sys.modules.pop(module, None)
+        try:
+            if is_module:
+                runpy.run_module(module, run_name="__main__", alter_sys=True)
+            else:
+                runpy.run_path(module, run_name="__main__")
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else 0
+        except BaseException:
+            traceback.print_exc()
+            status = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # The usual end of a process would wait for threads that only the process before the fork has.
+        os._exit(status)
+
+    def poll(self):
+        return self._process.exitcode
+
+    @property
+    def returncode(self):
+        return self._process.exitcode
+
+
+@pytest.fixture
+def reproduce(monkeypatch, capsys):
+    """Run the script in this process, its trials in forked ones; returns exit status, stdout and stderr."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    monkeypatch.setattr(processes, "_start", ForkedProcess)
+    monkeypatch.setattr("mnm_rl.tasks.generated.GeneratedTask.held_out_episodes", 20)
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["reproduce.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            importlib.import_module("reproduce").run_from_command_line()
+        return int(stop.value.code or 0), *capsys.readouterr()
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def jobs_of(monkeypatch, tmp_path):
+    """The jobs of an experiment in a temporary folder."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    script = importlib.import_module("reproduce")
+    return lambda name, scale="laptop", seeds=None: script._jobs(
+        make_experiment(name, scale, seeds), tmp_path / f"{name}-{scale}"
+    )
+
+
+def read_csv(path: Path) -> list[list[str]]:
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_smoke(name, reproduce, tmp_path):
+    status, out, err = reproduce(name, "--scale", "smoke", "--out", tmp_path, "--workers", 2)
+    assert status == 0, err
+    directory = tmp_path / f"{name}-smoke"
+    expected = [f"{table}.{ending}" for table in FILES[name] for ending in ("md", "csv")]
+    for file in (f"{name}.png", *expected, "about.json"):
+        assert str(directory / file) in out
+        assert (directory / file).stat().st_size > 0
+    assert Image.open(directory / f"{name}.png").width > 700
+    cells = " ".join(cell for row in read_csv(directory / f"{name}.csv") for cell in row)
+    models = {"figure6": ("MNM-p", "LSTM", "Plastic", "Homogenous Plastic")}
+    for model in models.get(name, ("MNM-p", "MNM-g", "LSTM+SALU", "LSTM")):
+        assert model in cells
+    about = json.loads((directory / "about.json").read_text())
+    assert about["command"][:4] == ["reproduce.py", name, "--scale", "smoke"]
+    assert about["versions"]["torch"] == torch.__version__
+    assert about["hardware"]["cores"] >= 1
+    assert about["missing"] == []
+    assert all(run["finished"] for run in about["runs"].values())
+
+    logs = {path: path.read_text() for path in (directory / "logs").glob("*.log")}
+    assert len(logs) == len(make_experiment(name, "smoke").trials)
+    (directory / f"{name}.png").unlink()
+    status, out, _ = reproduce(name, "--scale", "smoke", "--out", tmp_path)
+    assert status == 0
+    assert f"{len(logs)} of {len(logs)} trials are trained" in out
+    assert (directory / f"{name}.png").exists()
+    assert {path: path.read_text() for path in logs} == logs, "nothing was run again"
+
+
+def test_a_failed_trial_is_reported_at_the_end(reproduce, tmp_path):
+    broken = tmp_path / "figure2-smoke" / "instance-1-lstm-seed0"
+    arguments = ("figure2", "--scale", "smoke", "--out", tmp_path, "--workers", 1)
+    assert reproduce(*arguments)[0] == 0
+    (broken / "valid.csv").write_text("iteration,symbol_error\n10,0.9\n")
+    (broken / "checkpoint.pt").write_bytes(b"not a checkpoint")
+    status, out, err = reproduce(*arguments)
+    assert status == 1
+    assert "instance-1-lstm-seed0 failed" in out
+    assert "instance-1-mnm-p-seed0 done" in out
+    assert str(tmp_path / "figure2-smoke" / "figure2.png") in out
+    assert "instance-1-lstm-seed0 failed: exit status 2" in err
+    assert "checkpoint.pt is incomplete or damaged" in err
+
+
+def test_real_processes_and_ctrl_c(tmp_path):
+    command = [sys.executable, str(SCRIPTS / "reproduce.py"), "figure6", "--out", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = tmp_path / "figure6-laptop" / "maze-mnm-p-seed0"
+    with subprocess.Popen(
+        [*command, "--workers", "1"], stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not (run / "checkpoint.zip").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        err = process.stderr.read()
+    assert process.returncode == 130
+    assert "Stopped; the checkpoints are saved. The same command goes on." in err
+    assert (run / "checkpoint.zip").exists()
+    log = (tmp_path / "figure6-laptop" / "logs" / "maze-mnm-p-seed0.log").read_text()
+    assert "--episodes 60000" in log
+    assert not (tmp_path / "figure6-laptop" / "maze-lstm-seed0").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("figure9",),
+            "Unknown figure or table 'figure9'; known: figure2, figure3, figure4, figure6, table1",
+        ),
+        (("figure2", "--scale", "huge"), "Unknown scale 'huge'; known: smoke, laptop, paper."),
+        (("figure2", "--seeds", "0"), "seeds must be at least 1, got 0."),
+        (("figure2", "--workers", "0"), "workers must be at least 1, got 0."),
+        (("figure3", "--ray-address", "auto"), "figure3 measures time on this machine, so it takes no --ray"),
+        (("figure2", "--draw-only"), "There are no runs with any numbers in"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, message, reproduce, tmp_path):
+    status, out, err = reproduce(*arguments, "--out", tmp_path)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"reproduce.py: {message}")
+    assert err.count("\n") == 1
+
+
+def test_bad_folders_are_one_sentence(reproduce, tmp_path):
+    (tmp_path / "file").touch()
+    status, _, err = reproduce("figure2", "--out", tmp_path / "file")
+    assert status == 2
+    assert err == (
+        f"reproduce.py: Cannot write to the directory {tmp_path}/file/figure2-laptop: Not a directory.\n"
+    )
+    folder = tmp_path / "figure2-laptop" / "instance-1-mnm-p-seed0"
+    shutil.copytree(ROOT / "results" / "dictionary" / "instance-2-mnm-p", folder)
+    status, out, err = reproduce("figure2", "--out", tmp_path)
+    assert (status, out) == (2, "")
+    sentence = "holds a run with instance 2, not 1; move it away, or give another --out."
+    assert err == f"reproduce.py: {folder} {sentence}\n"
+
+
+def test_committed_runs_count(jobs_of):
+    jobs = {job.trial.name: job for job in (*jobs_of("figure6"), *jobs_of("figure2"))}
+    for folder, name in (
+        ("maze/mnm-p", "maze-mnm-p-seed0"),
+        ("maze/lstm", "maze-lstm-seed0"),
+        ("dictionary/instance-2-mnm-p", "instance-2-mnm-p-seed0"),
+    ):
+        shutil.copytree(ROOT / "results" / folder, jobs[name].folder)
+        assert is_trained(jobs[name])
+    runs = collect([job for job in jobs.values() if job.trial.panel == "maze"])
+    assert maze_table("figure6", runs).rows[0][:5] == ["MNM-p", "1", "60,000", "191.0", "34,160"]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_commands_say_what_the_trials_are(name, scale, jobs_of):
+    jobs = jobs_of(name, scale, 2)
+    assert len({job.trial.name for job in jobs}) == len(jobs)
+    assert {job.trial.seed for job in jobs} == {0, 1}
+    for job in jobs[: len(jobs) // 2]:
+        script, length = job.program.command[-1], {job.program.length_option: job.trial.length}
+        arguments = start_command(job)[len(job.program.command) :]
+        if job.program.kind == "measurement":
+            continue
+        module = importlib.import_module(Path(script).stem)
+        run = tyro.cli(module.Args, args=arguments).run
+        run.check()
+        as_dict = config_to_dict if job.program.kind == "supervised" else a2c_to_dict
+        assert as_dict(run) == {**job.settings, **length}
+
+
+def test_the_papers_sizes():
+    counts = {name: len(make_experiment(name, "paper").trials) for name in EXPERIMENTS}
+    assert counts == {
+        "figure2": 4 * 4 * 5,
+        "figure3": 7 * 4,
+        "figure4": 2 * 4 * 5,
+        "figure6": 4 * 10,
+        "table1": 4 * 12,
+    }
+    for trial in make_experiment("figure6", "paper").trials:
+        assert trial.length == 1_000_000
+        assert trial.settings["previous_action"] is False
+        assert trial.settings.get("heads") == (3 if trial.core == "mnm-p" else None)
+
+
+def test_the_papers_tables_agree_with_each_other():
+    means, _, best = np.array(list(TABLE_4.values())).T
+    assert means.mean() == pytest.approx(TABLE_1["MNM-p"][0][0], abs=0.005)
+    assert (best <= means).all()
+
+
+def write_supervised(job, rows: dict[int, float], tests: dict[int, float] | None = None) -> None:
+    """A run with a curve and test errors."""
+    job.folder.mkdir(parents=True)
+    document = {"kind": "supervised", "config": {**job.settings, "iterations": job.trial.length}}
+    (job.folder / "config.json").write_text(json.dumps(document))
+    lines = [f"{iteration},{error},{error}" for iteration, error in rows.items()]
+    for file in ("train.csv", "valid.csv"):
+        (job.folder / file).write_text("\n".join(["iteration,symbol_error,answer_error", *lines]) + "\n")
+    if tests is not None:
+        errors = {"symbol_error": 0.25, "answer_error": 0.5, "by_task": tests, "notes": ["all made up"]}
+        (job.folder / "test.json").write_text(json.dumps(errors))
+
+
+def test_means_over_seeds(jobs_of):
+    jobs = [job for job in jobs_of("figure2", seeds=3) if job.trial.name.startswith("instance-1-mnm-p")]
+    write_supervised(jobs[0], {1000: 0.5, 2000: 0.3, 3000: 0.1}, {})
+    write_supervised(jobs[1], {1000: 0.3, 2000: 0.0})
+    write_supervised(jobs[2], {1000: 0.1})
+    runs = collect(jobs)
+    assert [run.trained for run in runs] == [True, True, False]
+    x, mean, spread = mean_curve(runs, "train.csv", "iteration", "symbol_error")
+    np.testing.assert_array_equal(x, [1000, 2000, 3000])
+    np.testing.assert_allclose(mean, [0.3, 0.15, 0.05])
+    np.testing.assert_allclose(spread, [np.std([0.5, 0.3, 0.1]), 0.15, 0.05])
+    smooth = mean_curve(runs[:1], "train.csv", "iteration", "symbol_error", width=1500)[1]
+    np.testing.assert_allclose(smooth, [0.5, 0.4, 0.2])
+    row = algorithmic_table("figure2", runs).rows[0]
+    assert row == [
+        *("instance 1", "MNM-p", "3 (1 not finished)", "2,000 ± 816"),
+        *("2,000 (1 of 3 runs)", "25.000", "solved"),
+    ]
+
+
+def test_babi_tables(jobs_of):
+    jobs = [job for job in jobs_of("table1", seeds=2) if job.trial.core == "mnm-p"]
+    write_supervised(jobs[0], {4000: 0.2}, {task: 0.1 if task == 3 else 0.01 for task in range(1, 21)})
+    write_supervised(jobs[1], {4000: 0.2}, {task: 0.02 for task in range(1, 21)})
+    one, three, four = babi_tables(collect(jobs))
+    assert one.rows[0] == ["MNM-p", "2", "1.73 ± 0.28", "0.50 ± 0.50", ""]
+    assert ["paper, MNM-p", "", "0.55 ± 0.74", "0.08 ± 0.28", ""] in one.rows
+    assert one.notes[-1] == "Data: all made up."
+    assert three.columns[:3] == ["task", "MNM-p", "paper, EntNet"]
+    assert three.rows[2] == [
+        "3: three supporting facts",
+        *("10.00", "10.60", "3.40", "1.80", "0.70", "1.80", "0.90"),
+    ]
+    assert three.rows[20][:2] == ["mean error (%)", "1.450"]
+    assert three.rows[21] == ["failed tasks (> 5%)", *("1", "4", "0", "2", "1", "1", "0")]
+    assert four.columns == ["task", "seed 0", "seed 1", "mean", "best", "paper, mean of 12", "paper, best"]
+    assert four.rows[2][1:] == ["10.00", "2.00", "6.00 ± 4.00", "2.00", "1.8 ± 0.43", "0.9"]
+    assert four.markdown().startswith("| task | seed 0 |")
