@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from gymnasium import spaces
@@ -17,8 +15,7 @@ from mnm_rl.agents.a2c import RecurrentA2C
 from mnm_rl.agents.callbacks import CHECKPOINT_FILE
 from mnm_rl.agents.checkpoint import env_state, set_random_state
 from mnm_rl.agents.config import A2CConfig, config_from_dict, config_to_dict
-from mnm_rl.training import atomic_write
-from mnm_rl.training.runs import CONFIG_FILE, open_run, read_run
+from mnm_rl.training.runs import change_config, open_run
 
 RUN_KIND = "a2c"
 
@@ -104,7 +101,7 @@ def update_a2c_config(directory: Path, wanted: A2CConfig) -> A2CConfig:
         wanted = dataclasses.replace(wanted, timesteps=None)
     wanted.check()
     if wanted != saved:
-        _note_config(directory, config_to_dict(wanted))
+        change_config(directory, config_to_dict(wanted))
     return wanted
 
 
@@ -136,9 +133,3 @@ def set_up_torch(device: str, threads: int) -> None:
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("There is no cuda device here; use --device cpu.")
     torch.set_num_threads(threads)
-
-
-def _note_config(directory: Path, config: dict[str, Any]) -> None:
-    document = {**read_run(directory), "config": config}
-    with atomic_write(directory / CONFIG_FILE) as temporary:
-        temporary.write_text(json.dumps(document, indent=2) + "\n")

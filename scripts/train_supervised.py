@@ -26,10 +26,10 @@ from mnm_rl.training import NonFiniteError
 from mnm_rl.training.config import PAPER_SIZES, SupervisedConfig, config_from_dict, config_to_dict
 from mnm_rl.training.display import TrainingDisplay
 from mnm_rl.training.model import count_parameters, seeded_model
-from mnm_rl.training.runs import create_run, open_run
+from mnm_rl.training.runs import change_config, create_run, open_run
 from mnm_rl.training.supervised import SupervisedTrainer, process_share
 
-CHANGEABLE = ("iterations", "data")
+CHANGEABLE = ("iterations", "data", "learning_rate", "schedule")
 """What a resumed run may be given anew."""
 
 
@@ -41,7 +41,8 @@ class Args:
     log_dir: str | None = None
     """Folder of the run; runs/TASK-CORE-seedN if not given."""
     resume: str | None = None
-    """Folder of a run to go on with. Its settings are used; --iterations and --data may be given anew."""
+    """Folder of a run to go on with. Its settings are used; --iterations, --data, --learning-rate and
+    --schedule may be given anew."""
     device: str = "cpu"
     """cpu or cuda."""
     threads: int = 1
@@ -105,10 +106,12 @@ def _resume(args: Args) -> tuple[SupervisedTrainer, Path]:
         if value != getattr(saved, name) and name not in CHANGEABLE:
             raise ValueError(
                 f"The run in {directory} has {name} {getattr(saved, name)}, not {value}; "
-                f"a resumed run keeps its settings, except for {' and '.join(CHANGEABLE)}."
+                f"a resumed run keeps its settings, except for {', '.join(CHANGEABLE)}."
             )
     trainer = SupervisedTrainer(args.run, args.run.make_task(), directory, args.device)
     trainer.load(directory)
+    if args.run != saved and trainer.is_main:
+        change_config(directory, config_to_dict(args.run), f"iteration {trainer.progress.iteration}")
     return trainer, directory
 
 

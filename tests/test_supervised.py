@@ -231,6 +231,23 @@ def test_a_run_killed_again_and_again_always_resumes(tmp_path):
     assert not list((tmp_path / "run").glob(".*"))
 
 
+def test_a_resumed_run_may_change_its_rate_and_says_so(tmp_path):
+    folder = tmp_path / "run"
+    arguments = [*SCRIPT_ARGUMENTS, "--iterations", "2", "--log-dir", str(folder)]
+    assert script(*arguments).returncode == 0
+    refused = script("--resume", str(folder), "--batch-size", "8")
+    assert refused.returncode == 2
+    assert "has batch_size 4, not 8; a resumed run keeps its settings" in refused.stderr
+    changed = ["--iterations", "4", "--learning-rate", "0.5", "--schedule", "linear", "--no-tensorboard"]
+    done = script("--resume", str(folder), *changed)
+    assert done.returncode == 0, done.stderr
+    assert read_curve(folder / "train.csv")["learning_rate"] == [0.001, 0.001, 0.25, 0.125]
+    document = read_run(folder)
+    assert document["config"]["learning_rate"] == 0.5
+    assert document["changes"][0]["at"] == "iteration 2"
+    assert document["changes"][0]["learning_rate"] == {"from": 0.001, "to": 0.5}
+
+
 def _wait_for_progress(folder: Path, iteration: int) -> None:
     path = folder / "checkpoint.pt"
     for _ in range(1200):

@@ -39,9 +39,7 @@ def create_run(directory: Path, kind: str, config: dict[str, Any]) -> None:
             f"{directory} is not an empty folder; give another --log-dir, or go on with --resume {directory}."
         )
     check_writable_directory(directory)
-    document = {"kind": kind, "config": config, "versions": versions(), "hardware": hardware()}
-    with atomic_write(directory / CONFIG_FILE) as temporary:
-        temporary.write_text(json.dumps(document, indent=2) + "\n")
+    _write(directory, {"kind": kind, "config": config, "versions": versions(), "hardware": hardware()})
 
 
 def open_run(directory: Path, kind: str) -> dict[str, Any]:
@@ -74,6 +72,29 @@ def read_run(directory: Path) -> dict[str, Any]:
     if not isinstance(document, dict) or not {"kind", "config"} <= document.keys():
         raise ValueError(f"{path} is not the config of a run.")
     return document
+
+
+def change_config(directory: Path, config: dict[str, Any], at: str = "") -> None:
+    """Give an existing run a new config; what it was before stays noted beside it.
+
+    Args:
+        directory: the run's folder.
+        config: plain values.
+        at: where the run was, such as "iteration 3000".
+    """
+    document = read_run(directory)
+    changed = {
+        name: {"from": document["config"].get(name), "to": value}
+        for name, value in config.items()
+        if value != document["config"].get(name)
+    }
+    changes = [*document.get("changes", []), {"at": at, **changed}]
+    _write(directory, {**document, "config": config, "changes": changes})
+
+
+def _write(directory: Path, document: dict[str, Any]) -> None:
+    with atomic_write(directory / CONFIG_FILE) as temporary:
+        temporary.write_text(json.dumps(document, indent=2) + "\n")
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
