@@ -3,8 +3,9 @@
 * ``reference``: autograd over the equations, in ``mnm_rl/cores/mnm.py``. Keeps every step's memory.
 * ``torch``: hand-written backward pass in plain torch, for any device and dtype.
 * ``cpu``: C++, compiled on first use, for float32 and float64 on the CPU.
+* ``triton``: for float32 and float64 on CUDA devices; needs the package triton.
 
-The last two keep vectors instead of memories: their backward pass undoes each low-rank write.
+The last three keep vectors instead of memories: their backward pass undoes each low-rank write.
 
 Dimensions: ``T`` time, ``B`` batch, ``I`` input size; all others as in :mod:`mnm_rl.kernels.problem`.
 """
@@ -12,8 +13,9 @@ Dimensions: ``T`` time, ``B`` batch, ``I`` input size; all others as in :mod:`mn
 from __future__ import annotations
 
 import functools
+import importlib.util
 import warnings
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,25 +24,48 @@ from mnm_rl.kernels import cpu, reversible
 from mnm_rl.kernels.build import BuildError
 from mnm_rl.kernels.problem import ScanParameters, ScanResult, ScanSettings, ScanState
 
-Backend = Literal["auto", "reference", "torch", "cpu"]
-"""``auto`` takes ``cpu`` where it can be compiled, else ``torch``."""
+Backend = Literal["auto", "reference", "torch", "cpu", "triton"]
+"""``auto`` takes ``cpu`` on the CPU where it can be compiled, ``triton`` on CUDA devices where triton is
+installed, else ``torch``."""
 
 
 def choose(backend: Backend, device: torch.device, dtype: torch.dtype) -> str:
     """The backend that ``backend`` stands for, on this device and for this dtype.
 
     Raises:
-        ValueError: ``cpu`` was asked for by name on another device or for another dtype.
-        BuildError: ``cpu`` was asked for by name and cannot be compiled.
+        ValueError: ``cpu`` or ``triton`` was asked for by name on another device or for another dtype.
+        BuildError: ``cpu`` was asked for by name and cannot be compiled, or ``triton`` and is not installed.
     """
     fits = device.type == "cpu" and dtype in cpu.DTYPES
     if backend == "auto":
+        if device.type == "cuda" and dtype in cpu.DTYPES and importlib.util.find_spec("triton"):
+            return "triton"
         return "cpu" if fits and _compiles() else "torch"
+    if backend == "triton":
+        _check_triton(device, dtype)
     if backend == "cpu":
         if not fits:
             raise ValueError(f"The cpu kernel takes float32 or float64 on the CPU, not {dtype} on {device}.")
         cpu.operators()
     return backend
+
+
+def _triton() -> Any:
+    """The Triton backend; imported late, because triton is optional and takes a second to import."""
+    try:
+        return importlib.import_module("mnm_rl.kernels.triton")
+    except ImportError as error:
+        raise BuildError("The triton kernel needs the package triton: pip install 'mnm-rl[gpu]'.") from error
+
+
+def _check_triton(device: torch.device, dtype: torch.dtype) -> None:
+    if dtype not in cpu.DTYPES:
+        raise ValueError(f"The triton kernel takes float32 or float64, not {dtype}.")
+    if device.type != "cuda" and not (device.type == "cpu" and _triton().INTERPRETED):
+        raise ValueError(
+            f"The triton kernel runs on CUDA devices, or with TRITON_INTERPRET=1 on the CPU, not on {device}."
+        )
+    _triton()
 
 
 @functools.cache
@@ -73,12 +98,12 @@ def scan(
         resets: boolean ``[T, B]``; where true, the state is replaced by zeros and the initial memory before
             the step.
         initial_memory: phi_0, ``[F]``; gets no gradient.
-        backend: ``torch`` or ``cpu``, as :func:`choose` returns them.
+        backend: ``torch``, ``cpu`` or ``triton``, as :func:`choose` returns them.
     """
-    run = {"torch": reversible.scan, "cpu": cpu.scan}.get(backend)
-    if run is None:
-        raise ValueError(f"There is no scan for the backend {backend!r}; there are torch and cpu.")
-    return run(parameters, settings, inputs, ScanState(*state), resets, initial_memory)
+    runs = {"torch": lambda: reversible.scan, "cpu": lambda: cpu.scan, "triton": lambda: _triton().scan}
+    if backend not in runs:
+        raise ValueError(f"There is no scan for the backend {backend!r}; there are {', '.join(runs)}.")
+    return runs[backend]()(parameters, settings, inputs, ScanState(*state), resets, initial_memory)
 
 
 __all__ = [
