@@ -120,6 +120,12 @@ def test_all_at_once(
     assert wrong(case) == {}
 
 
+def test_snapshots_change_no_result() -> None:
+    case, with_snapshots = everything("local"), everything("local", snapshot_every=3)
+    found = errors(with_snapshots.run("triton", torch.float64), case.run("reference", torch.float64))
+    assert max(found.values()) < 1e-9
+
+
 @settings(max_examples=40 if ON_GPU else 4, deadline=None)
 @given(case=drawn_cases)
 def test_float32_is_as_exact_as_rounding_allows(case: Case) -> None:
