@@ -55,7 +55,7 @@ def _triton() -> Any:
     try:
         return importlib.import_module("mnm_rl.kernels.triton")
     except ImportError as error:
-        raise BuildError("The triton kernel needs the package triton: pip install 'mnm-rl[gpu]'.") from error
+        raise BuildError("The triton kernel needs the package triton: pip install triton.") from error
 
 
 def _check_triton(device: torch.device, dtype: torch.dtype) -> None:

@@ -262,11 +262,12 @@ def _raw_error_backward(record, d, b, row, h, c, begin, LEVEL: tl.constexpr, S: 
 @triton.jit
 def _last_error_backward(record, d, b, row, S: tl.constexpr):
     """Through e^L = (z^L - v^w) * slope. The gradient of v^w is minus what is left in the errors' place."""
-    v = tl.arange(0, S.value_block)
+    BLOCK: tl.constexpr = S.value_block
+    v = tl.arange(0, BLOCK)
     inside = v < S.value_size
     for h in range(S.heads):
         place = level(b, h, S.heads, S.layers, S) + v
-        tl.store(d.written + place, tl.zeros([S.value_block], d.memory.dtype.element_ty), mask=inside)
+        tl.store(d.written + place, tl.zeros([BLOCK], d.memory.dtype.element_ty), mask=inside)
         tl.debug_barrier()
         d_raw = _raw_error_backward(record, d, b, row, h, v, True, S.layers, S)
         tl.debug_barrier()

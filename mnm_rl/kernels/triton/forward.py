@@ -252,10 +252,11 @@ def _read(memory, record, row, now, age, batch, LAYER: tl.constexpr, S: tl.const
 @triton.jit
 def _outputs(weights, record, row, kept, now, age, batch, meta_loss, S: tl.constexpr):
     """The mean read value, and Eq. 5."""
-    v = tl.arange(0, S.value_block)
+    BLOCK: tl.constexpr = S.value_block
+    v = tl.arange(0, BLOCK)
     inside = v < S.value_size
-    read_value = tl.zeros([S.value_block], meta_loss.dtype.element_ty)
-    loss = tl.zeros([S.value_block], meta_loss.dtype.element_ty)
+    read_value = tl.zeros([BLOCK], meta_loss.dtype.element_ty)
+    loss = tl.zeros([BLOCK], meta_loss.dtype.element_ty)
     for k in range(S.heads):
         read_value += tl.load(record.read + level(kept, k, S.reads, S.layers, S) + v, mask=inside, other=0)
     for k in range(S.heads, S.reads):
