@@ -79,7 +79,6 @@ def everything(write_rule: str, **changes: object) -> Case:
         value_size=6,
         memory_widths=(4, 5),
         heads=2,
-        rate_per_layer=True,
         recall_weights=(1.0, 0.5, 0.25),
         **changes,  # pyright: ignore[reportArgumentType]
     )
@@ -116,7 +115,12 @@ def test_all_at_once(
     tiles: object,
 ) -> None:
     monkeypatch.setitem(layout.TILES, torch.float64, tiles)
-    case = everything(write_rule, normalization=normalization, output_activation=output_activation)
+    case = everything(
+        write_rule,
+        normalization=normalization,
+        output_activation=output_activation,
+        rate_per_layer=write_rule == "gradient",
+    )
     assert wrong(case) == {}
 
 

@@ -69,9 +69,8 @@ class _Scan(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         count = 1 + len(ScanParameters._fields) + len(ScanState._fields)
-        saved = (
-            ctx.saved_tensors
-        )  # once: under torch's checkpointing each access would repeat the forward pass
+        # Once: under torch's checkpointing each access would repeat the forward pass.
+        saved = ctx.saved_tensors
         tensors, (*kept, memory) = saved[:count], saved[count:]
         inputs, parameters, state = _unpack(tensors)
         record = Record(*kept)
