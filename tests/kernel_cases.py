@@ -123,3 +123,8 @@ def errors(found: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, f
             difference = (found[name].to(value.dtype) - value).norm()
             result[name] = (difference / value.norm().clamp(min=1e-12)).item()
     return result
+
+
+def largest(found: dict[str, float]) -> float:
+    """The largest error; not a number if any is not, which ``max`` alone may hide."""
+    return sum(found.values()) if any(error != error for error in found.values()) else max(found.values())

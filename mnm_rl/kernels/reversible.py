@@ -56,7 +56,8 @@ class _Step(NamedTuple):
         """The inverse of :meth:`tensors`."""
         written, errors = 11 + layers + 1, 11 + 2 * layers + 1
         record = MemoryRecord(row[10], list(row[11:written]), list(row[written:errors]), list(row[errors:]))
-        return _Step(row[0], row[1], tuple(row[2:6]), *row[6:10], record)
+        cell, hidden, vectors, values = row[6:10]
+        return _Step(row[0], row[1], tuple(row[2:6]), cell, hidden, vectors, values, record)
 
 
 def scan(

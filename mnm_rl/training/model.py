@@ -45,9 +45,9 @@ class SequenceModel(nn.Module):
             lengths: int64 ``[B]``: steps before the padding begins, where results do not matter.
             record: ask the core for a trace.
         """
-        on_processor = inputs.device.type == "cpu"
-        packable = lengths is not None and self.core.quick_resets and on_processor and not record
-        packing = make_packing(lengths) if packable else None
+        packing = None
+        if lengths is not None and not record and self.core.quick_resets and inputs.device.type == "cpu":
+            packing = make_packing(lengths)
         if packing is None:
             output = self.core(self.encoder(inputs), record=record)
             return self.head(output.outputs), output.meta_loss, output.trace
