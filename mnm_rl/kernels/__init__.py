@@ -13,7 +13,7 @@ Dimensions: ``T`` time, ``B`` batch, ``I`` input size; all others as in :mod:`mn
 from __future__ import annotations
 
 import functools
-import importlib.util
+import importlib
 import warnings
 from typing import Any, Literal
 
@@ -25,8 +25,8 @@ from mnm_rl.kernels.build import BuildError
 from mnm_rl.kernels.problem import ScanParameters, ScanResult, ScanSettings, ScanState
 
 Backend = Literal["auto", "reference", "torch", "cpu", "triton"]
-"""``auto`` takes ``cpu`` on the CPU where it can be compiled, ``triton`` on CUDA devices where triton is
-installed, else ``torch``."""
+"""``auto`` takes ``cpu`` on the CPU where it can be compiled, else ``torch``. ``triton`` has to be asked for
+by name as long as its tests have not run on a GPU: only there would a missing barrier show."""
 
 
 def choose(backend: Backend, device: torch.device, dtype: torch.dtype) -> str:
@@ -38,8 +38,6 @@ def choose(backend: Backend, device: torch.device, dtype: torch.dtype) -> str:
     """
     fits = device.type == "cpu" and dtype in cpu.DTYPES
     if backend == "auto":
-        if device.type == "cuda" and dtype in cpu.DTYPES and importlib.util.find_spec("triton"):
-            return "triton"
         return "cpu" if fits and _compiles() else "torch"
     if backend == "triton":
         _check_triton(device, dtype)
