@@ -171,7 +171,7 @@ class RecurrentA2C(ResumableAlgorithm):
         self.mark_rollout_start()
         rollout_buffer.start(self.core_state)
         callback.on_rollout_start()
-        with self.policy.core.fixed_parameters():
+        with self.policy.core.acting():
             if not self._act(env, callback, rollout_buffer, n_rollout_steps):
                 return False
         callback.update_locals(locals())

@@ -50,11 +50,11 @@ def test_same_bits_with_one_thread_and_two(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["mnm-p", "mnm-g"])
 @pytest.mark.usefixtures("operators")
-def test_weights_kept_while_parameters_are_fixed_follow_every_change(name: str) -> None:
+def test_weights_kept_while_acting_follow_every_change(name: str) -> None:
     torch.manual_seed(0)
     core = make_core(name, 4, hidden_size=13, key_size=7, value_size=5, heads=2, kernel="cpu")
     inputs = torch.randn(1, 6, 4)
-    with torch.no_grad(), core.fixed_parameters():
+    with torch.no_grad(), core.acting():
         kept = [core(inputs).outputs]
         for parameter in core.parameters():
             parameter.mul_(1.5)  # against the promise
@@ -62,6 +62,30 @@ def test_weights_kept_while_parameters_are_fixed_follow_every_change(name: str) 
     assert not torch.allclose(kept[0], kept[1])
     torch.testing.assert_close(kept[1], core(inputs).outputs)
     torch.testing.assert_close(kept[1], kept[2], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["mnm-p", "mnm-g"])
+@pytest.mark.usefixtures("operators")
+def test_acting_overwrites_only_what_a_step_has_returned(name: str) -> None:
+    torch.manual_seed(0)
+    core = make_core(name, 4, hidden_size=13, key_size=7, value_size=5, heads=2, kernel="cpu")
+    inputs, resets = torch.randn(5, 6, 4), torch.rand(5, 6) < 0.3
+    with torch.no_grad():
+        expected = core(inputs, resets=resets)
+        state = core.step(inputs[0], resets=resets[0])[1]
+        start = [field.clone() for field in state]
+        with core.acting():
+            outputs, second = core.step(inputs[1], state, resets[1])
+            memory = second.memory
+            steps = [outputs]
+            for t in (2, 3, 4):
+                outputs, second = core.step(inputs[t], second, resets[t])
+                steps.append(outputs)
+    assert second.memory is memory
+    assert all(torch.equal(old, new) for old, new in zip(start, state, strict=True))
+    torch.testing.assert_close(torch.stack(steps), expected.outputs[1:])
+    for found, wanted in zip(second, expected.state, strict=True):
+        torch.testing.assert_close(found, wanted)
 
 
 @pytest.mark.parametrize(("is_logistic", "exact"), [(False, torch.tanh), (True, torch.sigmoid)])

@@ -48,6 +48,8 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
     output_size: int
     quick_resets: ClassVar[bool] = False
     """Whether an episode may start at any step of any sequence at no great cost."""
+    trace_names: ClassVar[tuple[str, ...]] = ()
+    """Names of the tensors in a trace; none for a core without a memory to look into."""
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> StateT:
@@ -91,8 +93,12 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
         output = self(inputs.unsqueeze(0), state, None if resets is None else resets.unsqueeze(0))
         return output.outputs[0], output.state
 
-    def fixed_parameters(self) -> AbstractContextManager[None]:
-        """Inside, the parameters stay as they are: a promise with which a core may act faster."""
+    def acting(self) -> AbstractContextManager[None]:
+        """Two promises with which a core may act faster, for as long as the context lasts.
+
+        The parameters stay as they are, and a state that a step has returned is given to one further step
+        at most: that step may overwrite it.
+        """
         return nullcontext()
 
     def _check_inputs(self, inputs: Tensor, resets: Tensor | None) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, reset_state, steps_with_resets
 from mnm_rl.kernels import Backend, ScanParameters, ScanResult, ScanSettings, ScanState, choose, scan
-from mnm_rl.kernels.cpu import fixed_parameters
+from mnm_rl.kernels.cpu import acting
 from mnm_rl.kernels.snapshots import scan_in_segments
 from mnm_rl.memory import (
     Normalization,
@@ -147,6 +147,7 @@ class MNMCore(MemoryCore[MNMState]):
 
     config_class = MNMConfig
     quick_resets = True
+    trace_names = (*Interaction._fields, "read_values", "write_sizes", "memory_distances")
     initial_memory: Tensor
     recall_weights: Tensor
 
@@ -204,7 +205,7 @@ class MNMCore(MemoryCore[MNMState]):
         *,
         record: bool = False,
     ) -> CoreOutput[MNMState]:
-        """See :meth:`MemoryCore.forward`."""
+        """See :meth:`MemoryCore.forward`; a trace is made by the plain loop, whatever the kernel."""
         self._check_inputs(inputs, resets)
         initial = self.initial_state(inputs.shape[1])
         state = initial if state is None else state
@@ -226,7 +227,10 @@ class MNMCore(MemoryCore[MNMState]):
             controls.append(torch.cat([hidden, state.read_value], 1))
             meta_losses.append(meta_loss)
             if record:
-                traces.append(_trace(vectors, read_values, old_weights, weights))
+                start = split_weights(initial.memory, self.config.widths)
+                traces.append(
+                    _trace(vectors, read_values, _sizes(old_weights, weights), _sizes(start, weights))
+                )
         outputs = self.output(torch.stack(controls))
         state = state._replace(memory=join_weights(weights))
         return CoreOutput(outputs, state, torch.stack(meta_losses), _stack(traces) if record else None)
@@ -244,9 +248,9 @@ class MNMCore(MemoryCore[MNMState]):
         result = scan_in_segments(run, every, inputs, ScanState(*state), resets)
         return CoreOutput(self.output(result.controls), MNMState(*result.state), result.meta_loss)
 
-    def fixed_parameters(self) -> AbstractContextManager[None]:
-        """See :meth:`MemoryCore.fixed_parameters`."""
-        return fixed_parameters()
+    def acting(self) -> AbstractContextManager[None]:
+        """See :meth:`MemoryCore.acting`."""
+        return acting()
 
     def _scan_parameters(self) -> ScanParameters:
         cell, local = self.controller, self.config.write_rule == "local"
@@ -301,12 +305,17 @@ class MNMCore(MemoryCore[MNMState]):
         return read_values, meta_loss, keys, values
 
 
-def _trace(
-    vectors: Interaction, read_values: Tensor, old: Sequence[Tensor], new: Sequence[Tensor]
-) -> dict[str, Tensor]:
-    """One step's record: interaction vectors, read values ``[B, H, d_v]``, write sizes ``[B, L]``."""
-    sizes = [torch.linalg.matrix_norm(after - before) for before, after in zip(old, new, strict=True)]
-    return {**vectors._asdict(), "read_values": read_values, "write_sizes": torch.stack(sizes, 1)}
+def _trace(vectors: Interaction, read_values: Tensor, *sizes: Tensor) -> dict[str, Tensor]:
+    """One step's record: interaction vectors, read values ``[B, H, d_v]``, sizes of the write and of all
+    writes since the initial memory ``[B, L]``."""
+    recorded = (*vectors, read_values, *sizes)
+    return dict(zip(MNMCore.trace_names, recorded, strict=True))
+
+
+def _sizes(before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor:
+    """Frobenius norms of the layers' changes, ``[B, L]``."""
+    changes = [new - old for old, new in zip(before, after, strict=True)]
+    return torch.stack([torch.linalg.matrix_norm(change) for change in changes], 1)
 
 
 def _stack(traces: list[dict[str, Tensor]]) -> dict[str, Tensor]:

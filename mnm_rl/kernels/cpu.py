@@ -20,6 +20,7 @@ from mnm_rl.memory import Normalization
 
 DTYPES = (torch.float32, torch.float64)
 _OUTPUTS = 8  # controls, meta loss and the state's six tensors come before what is saved
+_MEMORY = ScanState._fields.index("memory")
 
 
 class _Call(NamedTuple):
@@ -74,43 +75,59 @@ def _plain(settings: ScanSettings) -> tuple[Any, ...]:
     )
 
 
-@contextmanager
-def fixed_parameters() -> Iterator[None]:
-    """Inside, parameters must not change: scans without gradient keep the weights that they have prepared.
+class _Acting:
+    """What a thread keeps while it acts."""
 
-    Otherwise a scan of one step leaves the preparation out, because it would take longer than the step.
+    def __init__(self) -> None:
+        self.packed: dict[tuple[tuple[int, int], ...], tuple[list[Tensor], list[Tensor]]] = {}
+        """The controller's weights in the kernel's own layout, with the parameters so that their ids stay
+        theirs."""
+        self.memory: Tensor | None = None
+        """The memory after the last step, which the next step may overwrite."""
+
+
+_thread = threading.local()
+
+
+@contextmanager
+def acting() -> Iterator[None]:
+    """Inside, parameters must not change, and the state after a step must be used for one more step at most.
+
+    Scans without gradient then keep the weights that they have prepared, which otherwise a scan of one step
+    leaves out because it would take longer than the step, and overwrite the memory instead of copying it.
     """
-    before = getattr(_fixed, "packed", None)
-    _fixed.packed = {}
+    before = getattr(_thread, "acting", None)
+    _thread.acting = _Acting()
     try:
         yield
     finally:
-        _fixed.packed = before
+        _thread.acting = before
 
 
-_fixed = threading.local()
-
-
-def _packed_weights(
-    call: _Call, inputs: Tensor, parameters: list[Tensor], state: list[Tensor]
-) -> list[Tensor]:
-    """The controller's weights in the kernel's own layout where parameters are fixed, else nothing."""
-    kept = getattr(_fixed, "packed", None)
-    if kept is None:
-        return []
+def _step_while_acting(call: _Call, count: int, tensors: list[Tensor], kept: _Acting) -> list[Tensor]:
+    inputs, parameters, state = tensors[0], tensors[1 : 1 + count], tensors[1 + count :]
     key = tuple((id(tensor), tensor._version) for tensor in parameters)
-    if key not in kept:
-        # With the parameters, so that their ids stay theirs.
+    if key not in kept.packed:
         packed = operators().pack(inputs, parameters, state, call.initial_memory, *call.settings)
-        kept[key] = (parameters, packed)
-    return kept[key][1]
+        kept.packed[key] = (parameters, packed)
+    overwrite = state[_MEMORY] if state[_MEMORY] is kept.memory and len(inputs) == 1 else None
+    results = operators().scan_forward(
+        *(inputs, call.resets, parameters, state, call.initial_memory, *call.settings),
+        *(kept.packed[key][1], overwrite, False),
+    )
+    if overwrite is not None:
+        results[2 + _MEMORY] = overwrite
+    kept.memory = results[2 + _MEMORY]
+    return results
 
 
 def _forward(call: _Call, count: int, tensors: list[Tensor], save: bool) -> list[Tensor]:
+    kept = getattr(_thread, "acting", None)
+    if kept is not None and not save:
+        return _step_while_acting(call, count, tensors, kept)
     inputs, parameters, state = tensors[0], tensors[1 : 1 + count], tensors[1 + count :]
-    packed = [] if save else _packed_weights(call, inputs, parameters, state)
     return operators().scan_forward(
-        inputs, call.resets, parameters, state, call.initial_memory, *call.settings, packed, save
+        inputs, call.resets, parameters, state, call.initial_memory, *call.settings, [], None, save
     )
 
 
@@ -132,7 +149,6 @@ class _Scan(torch.autograd.Function):
             ctx.saved_tensors
         )  # once: under torch's checkpointing each access would repeat the forward pass
         tensors, results = saved[:arguments], saved[arguments:]
-        memory_at = 1 + ctx.count + ScanState._fields.index("memory")
         found = operators().scan_backward(
             tensors[0],
             ctx.call.resets,
@@ -142,10 +158,10 @@ class _Scan(torch.autograd.Function):
             *ctx.call.settings,
             results[_OUTPUTS:],
             results[0],
-            results[2 + ScanState._fields.index("memory")],
+            results[2 + _MEMORY],
             [gradient.contiguous() for gradient in gradients],
             ctx.needs_input_grad[2],
-            ctx.needs_input_grad[2 + memory_at],
+            ctx.needs_input_grad[2 + 1 + ctx.count + _MEMORY],
         )
         states = len(ScanState._fields)
         return None, None, found[0], *found[1 + states :], *found[1 : 1 + states]

@@ -46,12 +46,13 @@ Record<S> make_record(const std::vector<Tensor>& saved) {
           saved[kRates].data_ptr<S>(), saved[kRecords].data_ptr<S>(), saved[kCells].size(0)};
 }
 
-// Returns controls, meta loss, the final state's six tensors, then the five that the backward pass needs.
+// Returns controls, meta loss, the final state's six tensors, then the five that the backward pass needs. The
+// final memory goes to new_memory if that is given; it may be the memory in state, if T is 1.
 template <typename S>
 std::vector<Tensor> forward(
     const Settings& settings, const Tensor& inputs, const optional<Tensor>& resets,
     const std::vector<Tensor>& parameters, const std::vector<Tensor>& state, const Tensor& initial_memory,
-    const std::vector<Tensor>& packed, bool save) {
+    const std::vector<Tensor>& packed, const optional<Tensor>& new_memory, bool save) {
   const Problem<S> p(settings, inputs, resets, parameters, state, initial_memory);
   const int64_t depth = save ? p.T : std::max<int64_t>(2, settings.delays());
   const auto empty = [&](at::IntArrayRef sizes) {
@@ -64,7 +65,8 @@ std::vector<Tensor> forward(
       gates, empty({depth, p.B, p.d_h}), empty({depth, p.B, p.U}), empty({depth, p.B, settings.rates}),
       empty({depth, p.B, p.layout.record_size})};
   std::vector<Tensor> results{empty({p.T, p.B, p.controls()}), empty({p.T, p.B})};
-  for (const Tensor& tensor : state) results.push_back(empty(tensor.sizes()));
+  for (size_t i = 0; i < state.size(); ++i)
+    results.push_back(empty(i == kMemory && new_memory ? at::IntArrayRef{0} : state[i].sizes()));
 
   Tensor projected = gates.view({p.T * p.B, 4 * p.d_h});
   at::addmm_out(
@@ -72,6 +74,7 @@ std::vector<Tensor> forward(
       p.weight_x().t());
   ForwardResult<S> out{results[0].data_ptr<S>(), results[1].data_ptr<S>(), {}};
   for (size_t i = 2; i < results.size(); ++i) out.state.push_back(results[i].data_ptr<S>());
+  if (new_memory) out.state[kMemory] = new_memory->data_ptr<S>();
   const Record<S> record = make_record<S>(saved);
   const LoopWeights<S> loop_weights(p, true, packed);
   for_blocks<S>(p.B, [&](int64_t, int64_t begin, int64_t end) {
@@ -124,11 +127,12 @@ std::vector<Tensor> scan_forward(
     const Tensor& inputs, const optional<Tensor>& resets, std::vector<Tensor> parameters,
     std::vector<Tensor> state, const Tensor& initial_memory, at::IntArrayRef widths, int64_t heads,
     int64_t rates, bool gradient_rule, bool tanh_output, int64_t normalization,
-    at::ArrayRef<double> delay_weights, std::vector<Tensor> packed, bool save) {
+    at::ArrayRef<double> delay_weights, std::vector<Tensor> packed, const optional<Tensor>& new_memory,
+    bool save) {
   const Settings settings =
       make_settings(widths, heads, rates, gradient_rule, tanh_output, normalization, delay_weights);
   const auto run = inputs.scalar_type() == at::kDouble ? forward<double> : forward<float>;
-  return run(settings, inputs, resets, parameters, state, initial_memory, packed, save);
+  return run(settings, inputs, resets, parameters, state, initial_memory, packed, new_memory, save);
 }
 
 // The controller's weights as a forward pass needs them, to be given to several calls of it.
@@ -178,7 +182,7 @@ TORCH_LIBRARY(MNM_LIBRARY, library) {
       "scan_forward(Tensor inputs, Tensor? resets, Tensor[] parameters, Tensor[] state, "
       "Tensor initial_memory, int[] widths, int heads, int rates, bool gradient_rule, bool tanh_output, "
       "int normalization, "
-      "float[] delay_weights, Tensor[] packed, bool save) -> Tensor[]",
+      "float[] delay_weights, Tensor[] packed, Tensor(a!)? new_memory, bool save) -> Tensor[]",
       mnm::scan_forward);
   library.def(
       "pack(Tensor inputs, Tensor[] parameters, Tensor[] state, Tensor initial_memory, int[] widths, "
