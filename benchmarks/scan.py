@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import os
 import statistics
 import sys
 import time
@@ -39,7 +40,6 @@ from mnm_rl.cores.mnm import MNMConfig, MNMCore
 INPUT_SIZE = 16
 SettingName = Literal["algorithmic", "algorithmic-long", "babi", "babi-long", "maze"]
 BackendName = Literal["reference", "torch", "cpu", "cpu-snapshots", "triton"]
-SNAPSHOT_EVERY = 25  # steps, for cpu-snapshots
 Clock = Callable[[], float]
 PeerName = Literal["titans-pytorch", "dnc"]
 
@@ -81,6 +81,8 @@ class Args:
     """On cuda, give backends that run there: --backends torch triton."""
     reference_gigabytes: float = 4.0
     """The plain loop runs on fewer steps where it would need more memory; its time per step is the same."""
+    snapshot_every: int = 25
+    """Steps between the snapshots of cpu-snapshots."""
     peers: bool = False
     """Time the peers as well, in the algorithmic setting, on the CPU."""
 
@@ -124,19 +126,19 @@ def make_clock(args: Args) -> Clock:
     return clock
 
 
-def make(core: str, setting: Setting, backend: str, device: str = "cpu") -> MNMCore:
-    """An MNM core of this setting."""
+def make(args: Args, setting: Setting, backend: str) -> MNMCore:
+    """The MNM core of this setting."""
     torch.manual_seed(0)
     kernel, _, snapshots = backend.partition("-")
     made = make_core(
-        *(core, INPUT_SIZE),
+        *(args.core, INPUT_SIZE),
         hidden_size=setting.hidden,
         heads=setting.heads,
         kernel=kernel,
-        snapshot_every=SNAPSHOT_EVERY if snapshots else None,
+        snapshot_every=args.snapshot_every if snapshots else None,
     )
     assert isinstance(made, MNMCore)
-    return made.to(device)
+    return made.to(args.device)
 
 
 def steps_for(backend: str, setting: Setting, limit: float) -> int:
@@ -176,7 +178,7 @@ def time_backends(args: Args, setting: Setting) -> tuple[dict[str, Timing], floa
     clock = make_clock(args)
     losses, timings, tokens = {}, {}, {}
     for backend in args.backends:
-        core = make(args.core, setting, backend, args.device)
+        core = make(args, setting, backend)
         steps = steps_for(backend, setting, args.reference_gigabytes)
         inputs = torch.randn(steps, setting.batch, INPUT_SIZE, device=args.device)
         losses[backend] = lambda core=core, inputs=inputs: objective(core, inputs)
@@ -193,7 +195,11 @@ def time_backends(args: Args, setting: Setting) -> tuple[dict[str, Timing], floa
 
 
 def peak_mebibytes(args: Args, setting: Setting, backend: str, steps: int) -> float:
-    """Growth of the largest size in one forward and backward pass, in a process of its own."""
+    """Growth of the largest size in one forward and backward pass, in a process of its own.
+
+    Its allocator gives large blocks back at once, so that what was free before cannot hide the growth.
+    """
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = str(2**18)  # of glibc; read when a process starts
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak, (args, setting, backend, steps))
 
@@ -203,11 +209,11 @@ def _peak(args: Args, setting: Setting, backend: str, steps: int) -> float:
     if backend in ("titans-pytorch", "dnc"):
         loss = make_peer(backend, setting)
     else:
-        made = make(args.core, setting, backend, args.device)
+        made = make(args, setting, backend)
         inputs = torch.randn(steps, setting.batch, INPUT_SIZE, device=args.device)
         # What the first call loads is not the memory of a pass.
-        warm = make(args.core, setting, backend, args.device)
-        objective(warm, inputs[: SNAPSHOT_EVERY + 1, :1]).backward()
+        warm = make(args, setting, backend)
+        objective(warm, inputs[: args.snapshot_every + 1, :1]).backward()
         loss = lambda: objective(made, inputs)  # noqa: E731
     if args.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -255,7 +261,7 @@ def time_peers(args: Args, console: Console) -> None:
                 loss = make_peer(name, setting)
             else:
                 core, inputs = (
-                    make(args.core, setting, name),
+                    make(args, setting, name),
                     torch.randn(setting.steps, setting.batch, INPUT_SIZE),
                 )
                 loss = lambda core=core, inputs=inputs: objective(core, inputs)  # noqa: E731
@@ -273,7 +279,7 @@ def report(args: Args, name: SettingName, console: Console) -> None:
     """Measure one setting and print its table."""
     setting = SETTINGS[name]
     timings, peak = time_backends(args, setting)
-    _, work = operations(make(args.core, setting, args.backends[0]), 1)
+    _, work = operations(make(args, setting, args.backends[0]), 1)
     title = f"{args.core}, {name}: B={setting.batch} T={setting.steps} d_h={setting.hidden} H={setting.heads}"
     columns = ("backend", "forward", "forward + backward", "ratio", "median ratio", "of peak", "peak MiB")
     table = Table(*columns, title=f"{title}; ms per step; matrix product peak {peak / 1e9:.0f} GFLOP/s")
