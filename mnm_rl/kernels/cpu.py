@@ -54,6 +54,8 @@ def scan(
     call = _Call(_plain(settings), resets, initial_memory.contiguous())
     trained = [tensor for tensor in parameters if tensor is not None]
     tensors = [tensor.contiguous() for tensor in (inputs, *trained, *state)]
+    if state.memory.stride(1) == 1:  # a memory that is the same for all sequences stays one row
+        tensors[1 + len(trained) + _MEMORY] = state.memory
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         results = _Scan.apply(call, len(trained), *tensors)
     else:
@@ -138,6 +140,7 @@ class _Scan(torch.autograd.Function):
     def forward(ctx: Any, call: _Call, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore
         results = _forward(call, count, list(tensors), save=True)
         ctx.call, ctx.count = call, count
+        ctx.set_materialize_grads(False)  # zeros for a final memory that nobody uses would be large
         ctx.save_for_backward(*tensors, *results)
         return tuple(results[:_OUTPUTS])
 
@@ -145,10 +148,12 @@ class _Scan(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         arguments = 1 + ctx.count + len(ScanState._fields)
-        saved = (
-            ctx.saved_tensors
-        )  # once: under torch's checkpointing each access would repeat the forward pass
+        saved = ctx.saved_tensors  # once: under checkpointing each access would repeat the forward pass
         tensors, results = saved[:arguments], saved[arguments:]
+        given = [
+            gradient.contiguous() if gradient is not None else _no_gradient(results[i], i == 2 + _MEMORY)
+            for i, gradient in enumerate(gradients)
+        ]
         found = operators().scan_backward(
             tensors[0],
             ctx.call.resets,
@@ -159,9 +164,14 @@ class _Scan(torch.autograd.Function):
             results[_OUTPUTS:],
             results[0],
             results[2 + _MEMORY],
-            [gradient.contiguous() for gradient in gradients],
+            given,
             ctx.needs_input_grad[2],
             ctx.needs_input_grad[2 + 1 + ctx.count + _MEMORY],
         )
         states = len(ScanState._fields)
         return None, None, found[0], *found[1 + states :], *found[1 : 1 + states]
+
+
+def _no_gradient(result: Tensor, is_memory: bool) -> Tensor:
+    """Zeros, which for a memory are an empty tensor."""
+    return result.new_empty(0) if is_memory else torch.zeros_like(result)

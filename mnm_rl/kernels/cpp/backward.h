@@ -14,7 +14,7 @@ template <typename S>
 struct BackwardResult {
   const S* d_controls;
   const S* d_meta_loss;
-  std::vector<const S*> d_state;  // gradients of the final state
+  std::vector<const S*> d_state;  // gradients of the final state; null for a memory that nobody uses
   S* d_inputs;
   std::vector<S*> d_initial;  // gradients of the initial state
 };
@@ -59,8 +59,9 @@ class BackwardBlock : Loop<S> {
         rows(kChunk * n * std::max({p.controls(), lay.heads * p.d_v, lay.key(), p.I})) {
     for (int64_t b = 0; b < n; ++b) {
       lay.load_weights(weights.data() + b * lay.weights_size, final_memory + (first + b) * lay.flat_size);
-      lay.load_weights(
-          d_weights.data() + b * lay.weights_size, out.d_state[kMemory] + (first + b) * lay.flat_size);
+      if (out.d_state[kMemory])
+        lay.load_weights(
+            d_weights.data() + b * lay.weights_size, out.d_state[kMemory] + (first + b) * lay.flat_size);
     }
   }
 

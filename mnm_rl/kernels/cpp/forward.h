@@ -104,7 +104,7 @@ class ForwardBlock : Loop<S> {
     if (p.reset(t, first + b))
       lay.load_weights(own, p.initial_memory);
     else if (t == 0)
-      lay.load_weights(own, p.state[kMemory] + (first + b) * lay.flat_size);
+      lay.load_weights(own, p.start_memory(first + b));
     const S* expected = lay.gradient_rule ? nullptr : targets.data() + b * lay.heads * lay.targets();
     memory.forward(
         own, this->token(t, first + b, expected), control(t, b) + p.d_h, out.meta_loss + t * p.B + first + b);

@@ -37,6 +37,7 @@ struct Problem {
   const bool* resets;
   const S* initial_memory;
   std::vector<const S*> parameters, state;
+  int64_t memory_stride;  // from one sequence's memory to the next; 0 if all start from the same
 
   Problem(
       const Settings& settings, const Tensor& inputs, const optional<Tensor>& resets_,
@@ -53,7 +54,11 @@ struct Problem {
         initial_memory(initial.const_data_ptr<S>()) {
     for (const Tensor& tensor : parameter_list) parameters.push_back(tensor.const_data_ptr<S>());
     for (const Tensor& tensor : state_list) state.push_back(tensor.const_data_ptr<S>());
+    memory_stride = state_list[kMemory].stride(0);
   }
+
+  // The memory of sequence b before the first step.
+  const S* start_memory(int64_t b) const { return state[kMemory] + b * memory_stride; }
 
   bool reset(int64_t t, int64_t b) const { return resets && resets[t * B + b]; }
 
@@ -180,7 +185,7 @@ class Loop {
   int64_t episode_start(int64_t t, int64_t b, const S** weights) const {
     for (int64_t s = t; s >= 0; --s)
       if (p.reset(s, b)) return *weights = p.initial_memory, s;
-    return *weights = p.state[kMemory] + b * lay.flat_size, 0;
+    return *weights = p.start_memory(b), 0;
   }
 
   const Problem<S>& p;

@@ -84,7 +84,8 @@ std::vector<Tensor> forward(
   return results;
 }
 
-// Returns the gradients of the inputs, of the initial state's six tensors and of the parameters.
+// Returns the gradients of the inputs, of the initial state's six tensors and of the parameters. The gradient of
+// the final memory may be an empty tensor, which stands for zeros.
 template <typename S>
 std::vector<Tensor> backward(
     const Settings& settings, const Tensor& inputs, const optional<Tensor>& resets,
@@ -98,7 +99,8 @@ std::vector<Tensor> backward(
         i == kMemory && !need_memory ? Tensor() : at::empty(state[i].sizes(), inputs.options()));
 
   BackwardResult<S> out{gradients[0].const_data_ptr<S>(), gradients[1].const_data_ptr<S>(), {}, nullptr, {}};
-  for (size_t i = 2; i < gradients.size(); ++i) out.d_state.push_back(gradients[i].const_data_ptr<S>());
+  for (size_t i = 2; i < gradients.size(); ++i)
+    out.d_state.push_back(gradients[i].numel() > 0 ? gradients[i].const_data_ptr<S>() : nullptr);
   if (need_inputs) out.d_inputs = results[0].data_ptr<S>();
   for (size_t i = 0; i < state.size(); ++i)
     out.d_initial.push_back(results[1 + i].defined() ? results[1 + i].data_ptr<S>() : nullptr);
