@@ -112,6 +112,29 @@ def test_snapshots_change_no_result(backend: str, every: int) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("used", ["outputs", "meta_loss", "hidden", "memory", "recent_values"])
+def test_a_loss_of_one_result_alone(backend: str, used: str) -> None:
+    config = MNMConfig(
+        hidden_size=9,
+        key_size=7,
+        value_size=5,
+        memory_widths=(6,),
+        recall_weights=(1.0, 0.5),
+        kernel=backend,  # pyright: ignore[reportArgumentType]
+    )
+
+    def gradients(config: MNMConfig) -> tuple[Tensor, ...]:
+        torch.manual_seed(0)
+        core = MNMCore(INPUTS, config).double()
+        output = core(torch.randn(6, 4, INPUTS, dtype=torch.float64), None, torch.rand(6, 4) < 0.2)
+        results = {**output.state._asdict(), **output._asdict()}
+        return torch.autograd.grad(results[used].square().sum(), core.parameters(), materialize_grads=True)
+
+    expected = gradients(dataclasses.replace(config, kernel="reference"))
+    torch.testing.assert_close(gradients(config), expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_two_calls_in_a_row_equal_one(backend: str) -> None:
     config = MNMConfig(
         hidden_size=9,
