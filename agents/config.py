@@ -13,6 +13,7 @@ from mnm_rl.training.options import parse_json_object
 MAZE_EPISODES = 60_000
 OTHER_TIMESTEPS = 500_000
 OTHER_N_STEPS = 128
+WATCH_EVERY = 500
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,9 @@ class A2CConfig(EnvConfig):
     """Updates per row of progress.csv."""
     checkpoint_minutes: float = 5.0
     """Minutes between checkpoints; a killed run loses no more."""
+    watch_every: int | None = None
+    """The maze only: updates between two episodes that TensorBoard shows, with what the memory does in them;
+    500 if not given, 0: none."""
 
     def check(self) -> None:
         """Make sure that the options fit each other and the environment; cheap, nothing is built.
@@ -84,6 +88,8 @@ class A2CConfig(EnvConfig):
             raise ValueError("Give either episodes or timesteps, not both.")
         if self.episodes is not None and not is_maze(self.env):
             raise ValueError("episodes is for the maze, whose episodes have a fixed length; use timesteps.")
+        if self.watch_every and not is_maze(self.env):
+            raise ValueError(f"watch_every is for the maze (MNMMaze-9x9), not for {self.env}.")
 
     def core_settings(self) -> dict[str, Any]:
         """All settings of the core that differ from its defaults."""
@@ -113,6 +119,13 @@ class A2CConfig(EnvConfig):
         if self.gamma is not None:
             return self.gamma
         return 0.9 if is_maze(self.env) else 0.99
+
+    @property
+    def updates_between_watches(self) -> int:
+        """watch_every, or its default for the environment; 0 for no watching."""
+        if self.watch_every is not None:
+            return self.watch_every
+        return WATCH_EVERY if is_maze(self.env) else 0
 
     @property
     def bootstraps(self) -> bool:
@@ -148,8 +161,8 @@ def _check_numbers(config: A2CConfig) -> None:
     for name in ("learning_rate", "max_grad_norm", "checkpoint_minutes", "adam_epsilon", "reward_scale"):
         if not getattr(config, name) > 0:
             raise ValueError(f"{name} must be positive, got {getattr(config, name)}.")
-    for name in ("vf_coef", "ent_coef", "meta_coef", "seed"):
-        if not getattr(config, name) >= 0:
+    for name in ("vf_coef", "ent_coef", "meta_coef", "seed", "watch_every"):
+        if not (getattr(config, name) or 0) >= 0:
             raise ValueError(f"{name} must not be negative, got {getattr(config, name)}.")
     for name in ("gamma", "gae_lambda"):
         value = getattr(config, name)

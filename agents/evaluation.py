@@ -20,6 +20,8 @@ TILE_SIZE = 24
 """Pixels per cell of the maze."""
 MAX_FRAMES = 1000
 PICTURE_TILE_SIZE = 40
+PALETTE_FRAMES = 8
+"""Frames of an animation that its colours are chosen from."""
 
 
 class Score(NamedTuple):
@@ -82,7 +84,13 @@ def draw_maze_episode(agent: RecurrentA2C, env: MazeVecEnv, steps: int) -> NDArr
 
 def save_animation(frames: list[NDArray[np.uint8]], path: Path, frames_per_second: float) -> None:
     """Write frames as a GIF that repeats for ever."""
-    pictures = [Image.fromarray(frame).quantize(64, dither=Image.Dither.NONE) for frame in frames]
+    # One palette for all: only then what stands still is the same from frame to frame, and costs nothing.
+    samples = np.concatenate(frames[:: max(1, len(frames) // PALETTE_FRAMES)])
+    # The octree keeps colours that only thin lines have.
+    palette = Image.fromarray(samples).quantize(64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    pictures = [
+        Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames
+    ]
     pictures[0].save(
         path,
         format="GIF",

@@ -16,12 +16,14 @@ from pathlib import Path
 
 import tyro
 from rich.console import Console
+from stable_baselines3.common.callbacks import BaseCallback
 
 from mnm_rl.agents import RecurrentA2C
 from mnm_rl.agents.callbacks import RunRecorder
 from mnm_rl.agents.config import A2CConfig, config_to_dict
 from mnm_rl.agents.display import AgentDisplay
 from mnm_rl.agents.environments import make_env
+from mnm_rl.agents.memory_watcher import MemoryWatcher
 from mnm_rl.agents.runs import (
     RUN_KIND,
     load_agent,
@@ -31,6 +33,7 @@ from mnm_rl.agents.runs import (
     set_up_torch,
     update_a2c_config,
 )
+from mnm_rl.envs import MazeVecEnv
 from mnm_rl.training import NonFiniteError
 from mnm_rl.training.runs import create_run
 
@@ -49,7 +52,7 @@ class Args:
     threads: int = 1
     """Processor threads."""
     tensorboard: bool = True
-    """Write TensorBoard files beside progress.csv."""
+    """Write TensorBoard files beside progress.csv, in the maze with pictures of episodes."""
     quiet: bool = False
     """No progress display."""
 
@@ -72,7 +75,7 @@ def main(args: Args) -> None:
         with display:
             agent.learn(
                 config.total_timesteps - agent.num_timesteps,
-                recorder,
+                [recorder, *_watchers(config)],
                 log_interval=config.log_every,
                 reset_num_timesteps=not args.resume,
             )
@@ -98,6 +101,16 @@ def _resume(args: Args) -> tuple[RecurrentA2C, A2CConfig, Path]:
     directory = Path(args.resume or "")
     config = update_a2c_config(directory, args.run)
     return load_agent(directory, config, make_env(config, config.n_envs), args.device), config, directory
+
+
+def _watchers(config: A2CConfig) -> list[BaseCallback]:
+    """What shows an episode and the memory in TensorBoard, in the maze."""
+    every = config.updates_between_watches
+    if every == 0:
+        return []
+    env = make_env(config, 1)
+    assert isinstance(env, MazeVecEnv)
+    return [MemoryWatcher(env, every)]
 
 
 def _parse() -> Args:

@@ -13,7 +13,10 @@ from mnm_rl.training.runs import CONFIG_FILE, read_run
 
 ProgramName = Literal["supervised", "a2c", "measurement"]
 
-FREE_SETTINGS = ("iterations", "episodes", "timesteps", "rounds", "data", "checkpoint_minutes")
+FREE_SETTINGS = (
+    *("iterations", "episodes", "timesteps", "rounds", "data"),
+    *("checkpoint_minutes", "log_every", "analyze_every", "watch_every"),
+)
 """What may differ in a run that was made by hand: its length, and what its numbers do not depend on."""
 
 

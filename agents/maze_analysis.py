@@ -1,0 +1,123 @@
+"""All pictures of a run in the maze."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from stable_baselines3.common.utils import set_random_seed
+
+from mnm_rl.agents.a2c import RecurrentA2C
+from mnm_rl.agents.callbacks import CHECKPOINT_FILE
+from mnm_rl.agents.config import A2CConfig, config_from_dict
+from mnm_rl.agents.environments import is_maze, make_env
+from mnm_rl.agents.episode_figure import EpisodeFigure
+from mnm_rl.agents.evaluation import save_animation
+from mnm_rl.agents.maze_figures import draw_goal_similarity, draw_paths
+from mnm_rl.agents.runs import RUN_KIND, make_agent
+from mnm_rl.agents.watching import MazeEpisodes, watch_episodes
+from mnm_rl.envs import MazeVecEnv
+from mnm_rl.training import check_writable_directory
+from mnm_rl.training.runs import read_run
+
+FRAMES_PER_SECOND = 8
+PICTURE_DPI, ANIMATION_DPI = 130, 90
+COMPARED = (0.5, 0.8)
+"""The part of the episode in which the untrained and the trained agent are compared."""
+
+
+def analyze_agent(
+    run: Path, out: Path, seed: int = 1_000_000, episodes: int = 256, device: str = "cpu"
+) -> dict[Path, str]:
+    """Watch an agent in the maze and draw what there is to see.
+
+    An animation, a still picture and the trace of the episode with the median reward; the paths of the
+    untrained and the trained agent in that maze; and, for cores that read and write values, where they are
+    like those at the goal.
+
+    Args:
+        run: folder of a run, or a checkpoint in such a folder.
+        out: folder for the pictures.
+        seed: of the episodes; training runs use seeds near 0.
+        episodes: how many are watched.
+        device: where the policy runs.
+
+    Returns:
+        what each file shows.
+
+    Raises:
+        ValueError: there is no such run, it is not in the maze, or ``episodes`` is less than 2.
+    """
+    config = _read_config(run)
+    if episodes < 2:
+        raise ValueError(f"episodes must be at least 2, got {episodes}.")
+    check_writable_directory(out)
+    checkpoint = run / CHECKPOINT_FILE if run.is_dir() else run
+    agent = RecurrentA2C.load(checkpoint, device=device, core=config.core)
+    trained = _watch(agent, config, seed, episodes)
+    median = int(np.argsort(trained.returns)[episodes // 2])
+    episode = trained.only(median)
+    # Maze number n of a batch is the single maze whose seed is larger by n.
+    untrained = _watch(make_agent(config, make_env(config, 1), device), config, seed + median, 1)
+    played = agent.num_timesteps // trained.rules.horizon
+    shown = _draw_episode(episode, out)
+    shown |= _draw_paths({"untrained": untrained, f"after {played:,} episodes": episode}, out)
+    if {"read_values", "write_values"} <= trained.trace.tensors.keys():
+        shown |= _draw_similarity(trained, out)
+    return shown
+
+
+def _read_config(run: Path) -> A2CConfig:
+    """The config of a run in the maze."""
+    directory = run if run.is_dir() else run.parent
+    document = read_run(directory)
+    if document["kind"] != RUN_KIND:
+        raise ValueError(f"{directory} holds a run of kind {document['kind']}, not of an agent ({RUN_KIND}).")
+    config = config_from_dict(document["config"])
+    if not is_maze(config.env):
+        raise ValueError(f"Only agents in the maze (MNMMaze-9x9) can be watched; {run} plays {config.env}.")
+    return config
+
+
+def _watch(agent: RecurrentA2C, config: A2CConfig, seed: int, episodes: int) -> MazeEpisodes:
+    env = make_env(config, episodes)
+    assert isinstance(env, MazeVecEnv)
+    set_random_seed(seed)
+    env.seed(seed)
+    return watch_episodes(agent, env)
+
+
+def _draw_episode(episode: MazeEpisodes, out: Path) -> dict[Path, str]:
+    steps = len(episode.cells)
+    finds = np.flatnonzero(episode.found)
+    # A step on to the goal shows a whole path.
+    still = int(finds[np.abs(finds - steps // 2).argmin()]) if len(finds) else steps // 2
+    picture, animation, trace = out / "maze-agent.png", out / "maze-agent.gif", out / "trace.pt"
+    Image.fromarray(EpisodeFigure(episode, PICTURE_DPI).show(still)).save(picture)
+    figure = EpisodeFigure(episode, ANIMATION_DPI)
+    save_animation([figure.show(step) for step in range(steps)], animation, FRAMES_PER_SECOND)
+    episode.trace.save(trace)
+    return {
+        animation: f"the episode with the median reward, {episode.returns[0]:.1f}",
+        picture: f"step {still} of the same episode",
+        trace: "what the memory did in it, for mnm_rl.analysis.Trace.load",
+    }
+
+
+def _draw_paths(agents: dict[str, MazeEpisodes], out: Path) -> dict[Path, str]:
+    horizon = len(next(iter(agents.values())).cells)
+    first, last = (round(part * horizon) for part in COMPARED)
+    path = out / "maze-before-after.png"
+    draw_paths(agents, first, last).savefig(path, dpi=PICTURE_DPI)
+    rewards = " and ".join(f"{name}: {episode.returns[0]:.1f}" for name, episode in agents.items())
+    return {path: f"steps {first} to {last} of the untrained and the trained agent ({rewards})"}
+
+
+def _draw_similarity(episodes: MazeEpisodes, out: Path) -> dict[Path, str]:
+    path = out / "maze-goal-similarity.png"
+    draw_goal_similarity(episodes).savefig(path, dpi=PICTURE_DPI)
+    count, reward = len(episodes.goals), episodes.returns.mean()
+    return {
+        path: f"memory values compared with those at the goal, {count} episodes, mean reward {reward:.1f}"
+    }
