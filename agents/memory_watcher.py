@@ -12,6 +12,9 @@ from mnm_rl.agents.a2c import RecurrentA2C
 from mnm_rl.agents.checkpoint import random_state, set_random_state
 from mnm_rl.agents.episode_figure import EpisodeFigure
 from mnm_rl.agents.watching import MazeEpisodes, watch_episodes
+from mnm_rl.analysis import recall_errors
+from mnm_rl.analysis.board import add_recall
+from mnm_rl.cores.mnm import MNMCore
 from mnm_rl.envs import MazeVecEnv
 
 SEED = 1_000_000
@@ -27,8 +30,8 @@ class MemoryWatcher(BaseCallback):
     an environment of its own, and the random generators are put back.
 
     TensorBoard gets the picture `EpisodeFigure` and the reward of the episode; as far as the core has them,
-    histograms of its rates and of the sizes of its writes by layer, and how far each layer is from its
-    initial weights at the end.
+    histograms of its rates and of the sizes of its writes by layer, how far each layer is from its initial
+    weights at the end, and for MNM cores how well it recalls what was written some steps ago.
 
     Args:
         env: a single maze with the rules of the training.
@@ -69,6 +72,10 @@ class MemoryWatcher(BaseCallback):
             set_random_state(before)
         for writer in writers:
             _write(writer, episode, self.model.num_timesteps)
+            core = self.model.policy.core
+            if isinstance(core, MNMCore):
+                trace = episode.trace.to(core.initial_memory.device)
+                add_recall(writer, recall_errors(core, trace), self.model.num_timesteps)
 
 
 def _write(writer: SummaryWriter, episode: MazeEpisodes, timesteps: int) -> None:

@@ -50,9 +50,7 @@ class MazeEpisodes:
 
     def only(self, number: int) -> MazeEpisodes:
         """The episode of one maze, with B = 1."""
-        own, trace = slice(number, number + 1), self.trace.example(number)
-        # Copies: a file of parts of tensors would hold all mazes.
-        copies = {name: tensor.clone() for name, tensor in trace.tensors.items()}
+        own = slice(number, number + 1)
         return MazeEpisodes(
             self.rules,
             self.cells[:, own],
@@ -61,7 +59,7 @@ class MazeEpisodes:
             self.rewards[:, own],
             self.probabilities[:, own],
             self.values[:, own],
-            Trace(copies, trace.metadata),
+            self.trace.example(number),
         )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from mnm_rl.training.model import count_parameters, seeded_model
 from mnm_rl.training.runs import change_config, create_run, open_run
 from mnm_rl.training.supervised import SupervisedTrainer, process_share
 
-CHANGEABLE = ("iterations", "data", "learning_rate", "schedule")
+CHANGEABLE = ("iterations", "data", "learning_rate", "schedule", "analyze_every")
 """What a resumed run may be given anew."""
 
 
@@ -41,14 +42,14 @@ class Args:
     log_dir: str | None = None
     """Folder of the run; runs/TASK-CORE-seedN if not given."""
     resume: str | None = None
-    """Folder of a run to go on with. Its settings are used; --iterations, --data, --learning-rate and
-    --schedule may be given anew."""
+    """Folder of a run to go on with. Its settings are used; --iterations, --data, --learning-rate,
+    --schedule and --analyze-every may be given anew."""
     device: str = "cpu"
     """cpu or cuda."""
     threads: int = 1
     """Processor threads of each process."""
     tensorboard: bool = True
-    """Write TensorBoard scalars beside the CSV files."""
+    """Write TensorBoard numbers, and pictures of the memory, beside the CSV files."""
     quiet: bool = False
     """No progress display."""
 
@@ -63,6 +64,7 @@ def main(args: Args) -> None:
     console = Console(quiet=args.quiet or not main_process)
     _describe(trainer, directory, console)
     writer = SummaryWriter(directory) if args.tensorboard and main_process else None
+    look = _watch_memory(trainer, writer) if writer is not None else lambda iteration: None
     display = TrainingDisplay(console, trainer.config.iterations, trainer.progress.iteration)
 
     def report(kind: str, row: dict[str, Any]) -> None:
@@ -74,7 +76,7 @@ def main(args: Args) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with display:
-            trainer.train(report)
+            trainer.train(report, look)
     except KeyboardInterrupt:
         trainer.save()
         console.print(f"Stopped at iteration {trainer.progress.iteration}. Go on with: --resume {directory}")
@@ -84,6 +86,13 @@ def main(args: Args) -> None:
             writer.close()
     best = trainer.progress.best_error
     console.print(f"Best validation error {best:.2%}. Test it with: python scripts/evaluate.py {directory}")
+
+
+def _watch_memory(trainer: SupervisedTrainer, writer: SummaryWriter) -> Callable[[int], None]:
+    """What shows the memory in TensorBoard; imported here, because drawing takes a while to import."""
+    from mnm_rl.analysis.board import MemoryBoard
+
+    return MemoryBoard(writer, trainer.model, trainer.task).show
 
 
 def _create(args: Args) -> tuple[SupervisedTrainer, Path]:

@@ -11,6 +11,10 @@ import torch
 from mnm_rl.tasks.babi import BabiTask, Vocabulary, find_source, parse_tasks
 from mnm_rl.tasks.babi.files import VARIABLE
 from mnm_rl.tasks.base import ErrorCounts
+from mnm_rl.training.config import SupervisedConfig, config_to_dict
+from mnm_rl.training.evaluation import describe_errors, evaluate_run
+from mnm_rl.training.runs import create_run
+from mnm_rl.training.supervised import SupervisedTrainer
 
 FOLDER = "tasks_1-20_v1-2"
 ARCHIVE = FOLDER + ".tar.gz"
@@ -214,6 +218,19 @@ def test_a_supplement_without_use_is_refused(data, tmp_path):
         ValueError, match=r"No supplement with qa3_train_supplement/qa3_train_SYNTHETIC.txt in"
     ):
         BabiTask(copy_of(data, tmp_path), supplement=True)
+
+
+def test_a_run_with_the_supplement_is_tested_on_data_that_need_none(data, tmp_path):
+    config = SupervisedConfig(
+        task="babi", babi_tasks="3", babi_supplement=True, data=str(data), core="lstm", iterations=1
+    )
+    create_run(tmp_path / "run", "supervised", config_to_dict(config))
+    SupervisedTrainer(config, config.make_task(), tmp_path / "run").train()
+    complete = copy_of(data, tmp_path)
+    (tmp_path / FOLDER / "en-valid-10k/qa3_train.txt").write_text((data / FOLDER / TENTH).read_text())
+    for place in (str(data), complete):
+        text = describe_errors(*evaluate_run(tmp_path / "run", data=place))
+        assert "SYNTHETIC questions of task 3" in text
 
 
 def test_both_formats_ask_the_same_questions(data):

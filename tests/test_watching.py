@@ -32,7 +32,7 @@ from mnm_rl.agents.maze_figures import draw_goal_similarity, draw_paths
 from mnm_rl.agents.memory_watcher import SEED, MemoryWatcher
 from mnm_rl.agents.runs import RUN_KIND, make_agent, make_logger
 from mnm_rl.agents.watching import MazeEpisodes, watch_episodes
-from mnm_rl.analysis import Trace
+from mnm_rl.analysis import Trace, recall_errors
 from mnm_rl.envs import MazeRules, MazeVecEnv
 from mnm_rl.training.runs import create_run
 
@@ -356,6 +356,9 @@ def test_tensorboard_gets_the_episode_and_the_memory(tmp_path):
     for layer in (1, 2):
         event = events.Scalars(f"memory_distance_from_start/layer_{layer}")[-1]
         assert event.value == pytest.approx(float(episode.trace["memory_distances"][-1, 0, layer - 1]))
+    recalled = recall_errors(agent.policy.core, episode.trace, delays=[4]).cosines
+    assert events.Scalars("memory_recall_cosine/delay_4")[-1].value == pytest.approx(float(recalled))
+    assert "memory_recall_cosine/delay_32" not in events.Tags()["scalars"]  # longer than the episode
 
 
 def test_without_tensorboard_nothing_is_played():

@@ -72,6 +72,7 @@ class LookupCore(MemoryCore[LookupState]):
     """
 
     config_class = LookupConfig
+    trace_names = ("read_keys", "write_keys", "write_values", "read_values")
 
     def __init__(self, input_size: int, config: LookupConfig | None = None):
         super().__init__()
@@ -145,9 +146,9 @@ class LookupCore(MemoryCore[LookupState]):
 
 
 def _stack(traces: list[tuple[Tensor, ...]]) -> dict[str, Tensor]:
-    names: list[str] = ["read_keys", "write_keys", "write_values", "read_values"]
     columns = zip(*traces, strict=True)
-    return {name: torch.stack(column) for name, column in zip(names, columns, strict=True)}
+    pairs = zip(LookupCore.trace_names, columns, strict=True)
+    return {name: torch.stack(column) for name, column in pairs}
 
 
 class _Table:

@@ -59,6 +59,7 @@ class PlasticCore(MemoryCore[PlasticState]):
     """
 
     config_class = PlasticConfig
+    trace_names = ("write_sizes", "memory_distances")
 
     def __init__(self, input_size: int, config: PlasticConfig | None = None):
         super().__init__()
@@ -84,7 +85,8 @@ class PlasticCore(MemoryCore[PlasticState]):
         *,
         record: bool = False,
     ) -> CoreOutput[PlasticState]:
-        """See :meth:`MemoryCore.forward`; the trace has the size of each change of hebb, ``[T, B, 1]``."""
+        """See :meth:`MemoryCore.forward`; the trace has the size of each change of hebb, and of hebb,
+        ``[T, B, 1]`` each."""
         self._check_inputs(inputs, resets)
         initial = self.initial_state(inputs.shape[1])
         state = initial if state is None else state
@@ -96,10 +98,9 @@ class PlasticCore(MemoryCore[PlasticState]):
             old_hebb, state = state.hebb, self._advance(encoded, state)
             outputs.append(state.hidden)
             if record:
-                sizes.append(torch.linalg.matrix_norm(state.hebb - old_hebb).unsqueeze(1))
+                sizes.append([torch.linalg.matrix_norm(x) for x in (state.hebb - old_hebb, state.hebb)])
         meta_loss = inputs.new_zeros(inputs.shape[:2])
-        trace = {"write_sizes": torch.stack(sizes)} if record else None
-        return CoreOutput(torch.stack(outputs), state, meta_loss, trace)
+        return CoreOutput(torch.stack(outputs), state, meta_loss, _stack(sizes) if record else None)
 
     def _advance(self, encoded: Tensor, state: PlasticState) -> PlasticState:
         """One step, from the encoded input ``[B, D]``."""
@@ -112,3 +113,8 @@ class PlasticCore(MemoryCore[PlasticState]):
         learned = self.eta * y
         kept = hebb * (1 - learned * y).unsqueeze(1)
         return PlasticState(y, torch.baddbmm(kept, x.unsqueeze(2), learned.unsqueeze(1)))
+
+
+def _stack(sizes: list[list[Tensor]]) -> dict[str, Tensor]:
+    columns = zip(PlasticCore.trace_names, zip(*sizes, strict=True), strict=True)
+    return {name: torch.stack(column).unsqueeze(2) for name, column in columns}

@@ -94,6 +94,8 @@ class SupervisedConfig:
 
     validate_every: int = 500
     """Iterations between validations; the best parameters so far are kept in best.pt."""
+    analyze_every: int | None = None
+    """Iterations between looks into the memory for TensorBoard; at every validation if not given, 0: none."""
     patience: int | None = None
     """End after so many validations without improvement."""
     stop_error: float | None = None
@@ -173,8 +175,8 @@ def _check_numbers(config: SupervisedConfig) -> None:
     for name in ("learning_rate", "max_grad_norm", "checkpoint_minutes"):
         if not getattr(config, name) > 0:
             raise ValueError(f"{name} must be positive, got {getattr(config, name)}.")
-    for name in ("warmup", "meta_weight", "seed"):
-        if not getattr(config, name) >= 0:
+    for name in ("warmup", "meta_weight", "seed", "analyze_every"):
+        if not (getattr(config, name) or 0) >= 0:
             raise ValueError(f"{name} must not be negative, got {getattr(config, name)}.")
 
 

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from mnm_rl.tasks import ErrorCounts, Task
 from mnm_rl.training.config import SupervisedConfig, config_from_dict
+from mnm_rl.training.model import SequenceModel
 from mnm_rl.training.runs import load_state, read_run
 from mnm_rl.training.supervised import BEST_FILE, CHECKPOINT_FILE, build_model, evaluate, load_parameters
 
+SUPPLEMENT_NOTE = (
+    "the run was trained with the supplement: SYNTHETIC questions of task 3 added to the real ones"
+)
 
-def evaluate_run(
-    run: Path, split: str = "test", device: torch.device | str = "cpu", data: str | None = None
-) -> tuple[SupervisedConfig, Task, ErrorCounts]:
-    """Evaluate a run's best parameters (by validation error), or its last ones if it has none yet.
+
+def load_run(run: Path, data: str | None = None) -> tuple[SupervisedConfig, Task, SequenceModel]:
+    """A run's task, and its model with the best parameters by validation error, or the last without any yet.
+
+    The task is there for its test set: bAbI's comes without the synthetic training data of a supplement,
+    which need not be at hand; a note says that the run had them.
 
     Args:
         run: the run's folder, or a file with parameters in it.
-        split: ``"test"`` or ``"valid"``.
-        device: where to compute.
         data: where bAbI's files are, if not where the run found them.
 
     Raises:
@@ -31,9 +36,29 @@ def evaluate_run(
     path = directory / (BEST_FILE if (directory / BEST_FILE).exists() else CHECKPOINT_FILE)
     path = path if run.is_dir() else run
     state = load_state(path)
-    task = config.make_task(data, state.get("vocabulary"))
+    task = replace(config, babi_supplement=False).make_task(data, state.get("vocabulary"))
+    if config.babi_supplement:
+        getattr(task, "notes", []).append(SUPPLEMENT_NOTE)
     model = build_model(config, task)
     load_parameters(model, state, config, path)
+    return config, task, model.eval()
+
+
+def evaluate_run(
+    run: Path, split: str = "test", device: torch.device | str = "cpu", data: str | None = None
+) -> tuple[SupervisedConfig, Task, ErrorCounts]:
+    """Evaluate a run; see :func:`load_run`.
+
+    Args:
+        run: the run's folder, or a file with parameters in it.
+        split: ``"test"`` or ``"valid"``.
+        device: where to compute.
+        data: where bAbI's files are, if not where the run found them.
+
+    Raises:
+        ValueError: as :func:`load_run`.
+    """
+    config, task, model = load_run(run, data)
     return config, task, evaluate(model.to(device), task, split, device)
 
 

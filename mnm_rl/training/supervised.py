@@ -89,11 +89,16 @@ class SupervisedTrainer:
         """Whether this process is the one that writes files and shows progress."""
         return self._rank == 0
 
-    def train(self, report: Callable[[str, dict[str, Any]], None] = lambda kind, row: None) -> None:
+    def train(
+        self,
+        report: Callable[[str, dict[str, Any]], None] = lambda kind, row: None,
+        look: Callable[[int], None] = lambda iteration: None,
+    ) -> None:
         """Run to the last iteration, or until a stop criterion holds.
 
         Args:
             report: called with ``"train"`` or ``"valid"`` and a row of numbers whenever there is one.
+            look: called with the iteration whenever ``analyze_every`` says so, in the main process.
         """
         config = self.config
         curves = self._open_curves()
@@ -107,6 +112,8 @@ class SupervisedTrainer:
                 self._log("train", self._training_row(), curves, report)
             if iteration % config.validate_every == 0 or iteration == config.iterations:
                 self._log("valid", self.validate(), curves, report)
+            if self.is_main and self._should_look():
+                look(iteration)
             if time.monotonic() - last_checkpoint > 60 * config.checkpoint_minutes:
                 self.save()
                 last_checkpoint = time.monotonic()
@@ -189,6 +196,11 @@ class SupervisedTrainer:
             sizes = trace["write_sizes"][present].mean(0).tolist()
             activity.update({f"write_size_{layer}": size for layer, size in enumerate(sizes, 1)})
         return activity
+
+    def _should_look(self) -> bool:
+        every = self.config.analyze_every
+        every = self.config.validate_every if every is None else every
+        return every > 0 and self.progress.iteration % every == 0
 
     def _should_stop(self) -> bool:
         config, progress = self.config, self.progress

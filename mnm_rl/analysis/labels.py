@@ -1,0 +1,63 @@
+"""Words for the symbols that go into a task and come out of it.
+
+Dimensions: ``T`` time, ``F`` features.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mnm_rl.tasks import Batch, DictionaryTask, DoubleCopyTask, Task
+from mnm_rl.tasks.babi import BabiTask
+from mnm_rl.tasks.babi.stories import PLACEHOLDER
+from mnm_rl.tasks.priority_sort import END, PRIORITY
+
+LETTERS = (*"abcdefghijklmnopqrstuvwxyz", "→", ";", "|", "?")
+DIGITS = (*"0123456789", "|", "?")
+
+SENTENCE_ENDS = (".", ";", "|")
+
+
+def symbol_names(task: Task) -> tuple[str, ...] | None:
+    """Names of the input symbols, of which the output symbols are the first; ``None`` for vectors."""
+    if isinstance(task, BabiTask):
+        return task.vocabulary.symbols
+    if isinstance(task, DictionaryTask):
+        return LETTERS
+    return DIGITS if isinstance(task, DoubleCopyTask) else None
+
+
+def name_steps(task: Task, batch: Batch) -> tuple[str, ...]:
+    """A word for every step of the first sequence of a batch.
+
+    Symbols go by their names, and outside of bAbI a step of the answer by the symbol asked for, in brackets.
+    In priority sort a vector goes by its priority, and a step of the answer by the rank that is asked for.
+    """
+    inputs, targets, asked = batch.inputs[:, 0], batch.targets[:, 0], batch.asked[:, 0].tolist()
+    if (names := symbol_names(task)) is None:
+        return _name_vectors(inputs)
+    if isinstance(task, BabiTask):
+        return tuple(names[int(number)] for number in inputs)
+    pairs = zip(inputs.tolist(), targets.tolist(), asked, strict=True)
+    return tuple(f"({names[target]})" if is_asked else names[number] for number, target, is_asked in pairs)
+
+
+def _name_vectors(inputs: Tensor) -> tuple[str, ...]:
+    """From float ``[T, F]``."""
+    end = int(inputs[:, END].argmax())
+    priorities = [f"{priority:+.2f}" for priority in inputs[:end, PRIORITY].tolist()]
+    return (*priorities, "|", *(f"#{rank}" for rank in range(1, len(inputs) - end)))
+
+
+def question_start(words: tuple[str, ...]) -> int:
+    """The step at which the last question begins: after the sentence, or the answer, before it."""
+    last = len(words) - 1
+    while last > 0 and words[last] == PLACEHOLDER:
+        last -= 1
+    ends = (*SENTENCE_ENDS, PLACEHOLDER)
+    return max((t + 1 for t in range(last) if words[t] in ends), default=0)
+
+
+def sentence_starts(words: tuple[str, ...]) -> list[int]:
+    """Steps at which a sentence begins; the first step is one."""
+    return [t for t in range(len(words)) if t == 0 or words[t - 1] in (*SENTENCE_ENDS, PLACEHOLDER)]
