@@ -46,7 +46,6 @@ class RunRecorder(BaseCallback):
         report: called after every update with the progress and the mean reward of recent episodes.
 
     Attributes:
-        stop_requested: set it, and training ends with a checkpoint and a KeyboardInterrupt after the update.
         saved_updates: updates that the last checkpoint holds.
     """
 
@@ -64,11 +63,15 @@ class RunRecorder(BaseCallback):
         self.log_every = log_every
         self.checkpoint_minutes = checkpoint_minutes
         self.report = report
-        self.stop_requested = False
+        self._stop_requested = False
         self.saved_updates = 0
         self.progress = Progress()
         self._rollout_rewards: list[float] = []
         self._recent: deque[list[float]] = deque(maxlen=RECENT_UPDATES)
+
+    def request_stop(self) -> None:
+        """End training after the update with a checkpoint and a KeyboardInterrupt; for signal handlers."""
+        self._stop_requested = True
 
     def _on_training_start(self) -> None:
         self.progress = Progress(**self.model.callback_state.get("recorder", {}))
@@ -86,7 +89,7 @@ class RunRecorder(BaseCallback):
     def _on_rollout_start(self) -> None:
         if self.model._n_updates > self.progress.updates:
             self._close_update()
-        if self.stop_requested:
+        if self._stop_requested:
             self.save()
             raise KeyboardInterrupt
         if time.monotonic() - self._saved > 60 * self.checkpoint_minutes:

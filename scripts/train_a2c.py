@@ -8,9 +8,7 @@ $ python scripts/train_a2c.py --resume runs/MNMMaze-9x9-mnm-p-seed0 --episodes 1
 
 from __future__ import annotations
 
-import signal
 import sys
-import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -36,6 +34,7 @@ from mnm_rl.agents.runs import (
 from mnm_rl.envs import MazeVecEnv
 from mnm_rl.training import NonFiniteError
 from mnm_rl.training.runs import create_run
+from mnm_rl.training.stopping import stop_on_signals
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def main(args: Args) -> None:
     per_update = agent.n_steps * agent.n_envs
     display = AgentDisplay(console, config.total_timesteps, per_update, agent._n_updates)
     recorder = RunRecorder(directory, config.log_every, config.checkpoint_minutes, display.update)
-    _stop_on_signals(recorder)
+    stop_on_signals(recorder.request_stop)
     try:
         with display:
             agent.learn(
@@ -120,21 +119,6 @@ def _parse() -> Args:
         return args
     config = read_a2c_config(Path(args.resume))
     return tyro.cli(Args, description=__doc__, default=replace(args, run=config))
-
-
-def _stop_on_signals(recorder: RunRecorder) -> None:
-    """The first Ctrl-C or SIGTERM ends the run after the current update, a later one at once."""
-    first: list[float] = []
-
-    def stop(number: int, frame: object) -> None:
-        first.append(time.monotonic())
-        recorder.stop_requested = True
-        # Tools such as timeout send their signal twice, to the process and to its group.
-        if first[-1] - first[0] > 1:
-            raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
 
 
 def run_from_command_line() -> None:

@@ -9,7 +9,6 @@ $ torchrun --nproc-per-node 2 scripts/train_supervised.py --task double-copy
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -28,6 +27,7 @@ from mnm_rl.training.config import PAPER_SIZES, SupervisedConfig, config_from_di
 from mnm_rl.training.display import TrainingDisplay
 from mnm_rl.training.model import count_parameters, seeded_model
 from mnm_rl.training.runs import change_config, create_run, open_run
+from mnm_rl.training.stopping import stop_on_signals
 from mnm_rl.training.supervised import SupervisedTrainer, process_share
 
 CHANGEABLE = ("iterations", "data", "learning_rate", "schedule", "analyze_every")
@@ -73,13 +73,12 @@ def main(args: Args) -> None:
             if writer is not None and name != "iteration":
                 writer.add_scalar(f"{kind}/{name}", value, row["iteration"])
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop_on_signals(trainer.request_stop)
     try:
         with display:
             trainer.train(report, look)
     except KeyboardInterrupt:
-        trainer.save()
-        console.print(f"Stopped at iteration {trainer.progress.iteration}. Go on with: --resume {directory}")
+        console.print(f"Stopped at iteration {trainer.saved_iteration}. Go on with: --resume {directory}")
         sys.exit(130)
     finally:
         if writer is not None:

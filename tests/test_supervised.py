@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed, multiprocessing, nn
 
 from mnm_rl.training import NonFiniteError
 from mnm_rl.training.config import SupervisedConfig, config_from_dict, config_to_dict
 from mnm_rl.training.curves import CurveFile, read_curve
 from mnm_rl.training.evaluation import describe_errors, evaluate_run
 from mnm_rl.training.runs import create_run, load_state, read_run
+from mnm_rl.training.stopping import stop_on_signals
 from mnm_rl.training.supervised import SupervisedTrainer, evaluate, learning_rate
 
 SCRIPT = str(Path(__file__).parent.parent / "scripts" / "train_supervised.py")
@@ -74,6 +75,45 @@ def test_a_resumed_run_is_the_run_that_never_stopped(config, tmp_path):
     assert one["iteration"] == other["iteration"] == [4, 8, 12]
     assert one["loss"] == other["loss"]
     assert one["symbol_error"] == other["symbol_error"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["update", "validation"])
+def test_a_run_stopped_by_a_signal_is_the_run_that_never_stopped(number, moment, tmp_path, monkeypatch):
+    monkeypatch.setattr("mnm_rl.training.supervised.EVALUATION_BATCH", 5)
+    whole = trained(SMALL, tmp_path / "whole")
+    (tmp_path / "parts").mkdir()
+    stopped = SupervisedTrainer(SMALL, SMALL.make_task(), tmp_path / "parts")
+
+    def interrupted(*arguments):
+        # Between the backward pass and the optimizer's step, or between two held-out batches.
+        if stopped.progress.iteration == 5:
+            os.kill(os.getpid(), number)
+        return original(*arguments)
+
+    if moment == "update":
+        place, name = nn.utils, "clip_grad_norm_"
+    else:
+        place, name = type(stopped.task), "count_errors"
+    original = getattr(place, name)
+    handlers = [(each, signal.getsignal(each)) for each in (signal.SIGINT, signal.SIGTERM)]
+    stop_on_signals(stopped.request_stop)
+    try:
+        monkeypatch.setattr(place, name, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            stopped.train()
+    finally:
+        monkeypatch.setattr(place, name, original)
+        for each, handler in handlers:
+            signal.signal(each, handler)
+    assert stopped.saved_iteration == 5
+    resumed = SupervisedTrainer(SMALL, SMALL.make_task(), tmp_path / "parts")
+    resumed.load(tmp_path / "parts")
+    resumed.train()
+    assert same_parameters(whole, resumed)
+    for curve in ("train.csv", "valid.csv"):
+        one, other = (read_curve(tmp_path / name / curve) for name in ("whole", "parts"))
+        assert {**one, "seconds": []} == {**other, "seconds": []}
 
 
 def test_training_is_deterministic_and_depends_on_the_seed():

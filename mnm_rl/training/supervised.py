@@ -42,9 +42,15 @@ class Progress:
     """How far a run is."""
 
     iteration: int = 0
+    validated: int = 0
+    """The iteration of the last validation."""
     seconds: float = 0.0
     best_error: float = math.inf
     validations_without_improvement: int = 0
+
+
+class StopRequested(Exception):
+    """Somebody asked the trainer to stop."""
 
 
 class SupervisedTrainer:
@@ -83,6 +89,8 @@ class SupervisedTrainer:
             )
         self._parallel: nn.Module = DistributedDataParallel(self.model) if self._processes > 1 else self.model
         self._window = Window()
+        self._stop_requested = False
+        self.saved_iteration = 0
 
     @property
     def is_main(self) -> bool:
@@ -94,30 +102,53 @@ class SupervisedTrainer:
         report: Callable[[str, dict[str, Any]], None] = lambda kind, row: None,
         look: Callable[[int], None] = lambda iteration: None,
     ) -> None:
-        """Run to the last iteration, or until a stop criterion holds.
+        """Run to the last iteration, or until a stop criterion holds or :meth:`request_stop` was called.
 
         Args:
             report: called with ``"train"`` or ``"valid"`` and a row of numbers whenever there is one.
             look: called with the iteration whenever ``analyze_every`` says so, in the main process.
+
+        Raises:
+            KeyboardInterrupt: it was asked to stop; the checkpoint is written.
         """
         config = self.config
         curves = self._open_curves()
         last_checkpoint = time.monotonic()
         started = time.monotonic() - self.progress.seconds
-        while self.progress.iteration < config.iterations and not self._should_stop():
-            self._iterate()
-            self.progress.seconds = time.monotonic() - started
-            iteration = self.progress.iteration
-            if iteration % config.log_every == 0:
-                self._log("train", self._training_row(), curves, report)
-            if iteration % config.validate_every == 0 or iteration == config.iterations:
+        try:
+            if self._validation_is_due():
                 self._log("valid", self.validate(), curves, report)
-            if self.is_main and self._should_look():
-                look(iteration)
-            if time.monotonic() - last_checkpoint > 60 * config.checkpoint_minutes:
-                self.save()
-                last_checkpoint = time.monotonic()
+            while self.progress.iteration < config.iterations and not self._should_end():
+                self._iterate()
+                self.progress.seconds = time.monotonic() - started
+                if self.progress.iteration % config.log_every == 0:
+                    self._log("train", self._training_row(), curves, report)
+                self._stop_if_requested()
+                if self._validation_is_due():
+                    self._log("valid", self.validate(), curves, report)
+                if self.is_main and self._should_look():
+                    look(self.progress.iteration)
+                if time.monotonic() - last_checkpoint > 60 * config.checkpoint_minutes:
+                    self.save()
+                    last_checkpoint = time.monotonic()
+        except StopRequested:
+            self.save()
+            raise KeyboardInterrupt from None
         self.save()
+
+    def request_stop(self) -> None:
+        """Have :meth:`train` stop as soon as its state is whole; for signal handlers."""
+        self._stop_requested = True
+
+    def _stop_if_requested(self) -> None:
+        """Leave the training if any of the processes was asked to stop."""
+        requested = self._stop_requested
+        if self._processes > 1:
+            flag = torch.tensor(float(requested), device=self.device)
+            distributed.all_reduce(flag, distributed.ReduceOp.MAX)
+            requested = bool(flag)
+        if requested:
+            raise StopRequested
 
     def loss(self, batch: Batch) -> tuple[Tensor, float, ErrorCounts]:
         """Loss of this process's share of a batch, scaled so that the mean over processes is the batch's.
@@ -167,8 +198,11 @@ class SupervisedTrainer:
     def validate(self) -> dict[str, Any]:
         """Validation errors; keeps the parameters if they are the best so far."""
         progress = self.progress
-        counts = evaluate(self.model, self.task, "valid", self.device)
+        # Several processes go through it together.
+        check = self._stop_if_requested if self._processes == 1 else None
+        counts = evaluate(self.model, self.task, "valid", self.device, check)
         error = counts.answer_error if self.config.task == "babi" else counts.symbol_error
+        progress.validated = progress.iteration
         progress.validations_without_improvement += 1
         if error < progress.best_error:
             progress.best_error, progress.validations_without_improvement = error, 0
@@ -197,12 +231,19 @@ class SupervisedTrainer:
             activity.update({f"write_size_{layer}": size for layer, size in enumerate(sizes, 1)})
         return activity
 
+    def _validation_is_due(self) -> bool:
+        progress, config = self.progress, self.config
+        at_a_place = (
+            progress.iteration % config.validate_every == 0 or progress.iteration == config.iterations
+        )
+        return at_a_place and progress.validated < progress.iteration
+
     def _should_look(self) -> bool:
         every = self.config.analyze_every
         every = self.config.validate_every if every is None else every
         return every > 0 and self.progress.iteration % every == 0
 
-    def _should_stop(self) -> bool:
+    def _should_end(self) -> bool:
         config, progress = self.config, self.progress
         patience = math.inf if config.patience is None else config.patience
         solved = config.stop_error is not None and progress.best_error <= config.stop_error
@@ -245,6 +286,7 @@ class SupervisedTrainer:
             "window": {**vars(self._window), "errors": vars(self._window.errors)},
         }
         save_state(self.directory / CHECKPOINT_FILE, state)
+        self.saved_iteration = self.progress.iteration
 
     def load(self, directory: Path) -> None:
         """Go on from the checkpoint in ``directory``: the run continues as if it had not stopped.
@@ -256,7 +298,9 @@ class SupervisedTrainer:
         load_parameters(self.model, state, self.config, directory / CHECKPOINT_FILE)
         self.optimizer.optimizer.load_state_dict(state["optimizer"])
         self.optimizer.load_state_dict(state["guard"])
-        self.progress = Progress(**state["progress"])
+        # Older checkpoints do not say; they were written after validations.
+        self.progress = Progress(**{"validated": state["progress"]["iteration"], **state["progress"]})
+        self.saved_iteration = self.progress.iteration
         window = state["window"]
         self._window = Window(**{**window, "errors": ErrorCounts(**window["errors"])})
 
@@ -288,11 +332,19 @@ def load_parameters(
 
 
 @torch.no_grad()
-def evaluate(model: SequenceModel, task: Task, split: str, device: torch.device | str = "cpu") -> ErrorCounts:
-    """Errors on a whole held-out set, ``"valid"`` or ``"test"``."""
+def evaluate(
+    model: SequenceModel,
+    task: Task,
+    split: str,
+    device: torch.device | str = "cpu",
+    check: Callable[[], None] | None = None,
+) -> ErrorCounts:
+    """Errors on a whole held-out set, ``"valid"`` or ``"test"``; ``check`` is called before every batch."""
     model.eval()
     counts = ErrorCounts()
     for batch in task.evaluation_batches(split, EVALUATION_BATCH):
+        if check is not None:
+            check()
         batch = batch.to(device)
         counts += task.count_errors(model(batch.inputs, batch.lengths)[0], batch)
     return counts
