@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mnm_rl.tasks.babi import BabiTask, Vocabulary, find_source, parse_tasks
+from mnm_rl.tasks.babi import BabiTask, Vocabulary, find_source, parse_repeat, parse_tasks
 from mnm_rl.tasks.babi.files import VARIABLE
 from mnm_rl.tasks.base import ErrorCounts
 from mnm_rl.training.config import SupervisedConfig, config_to_dict
@@ -267,6 +267,30 @@ def test_every_sequence_comes_equally_often(data, form, batch_size):
         np.add.at(times, chosen, 1)
     assert times.sum() == 44 * batch_size
     assert times.max() - times.min() <= 1
+
+
+def test_repeated_tasks_come_so_many_times_as_often(data):
+    once = BabiTask(str(data), tasks=(1, 2, 8))
+    task = BabiTask(str(data), tasks=(1, 2, 8), repeat=parse_repeat("2:3, 8:2"), pool_batches=1)
+    kinds = once.sequences["train"].tasks
+    counts = {number: int((kinds == number).sum()) for number in (1, 2, 8)}
+    assert task.epoch_sequences == counts[1] + 3 * counts[2] + 2 * counts[8]
+    drawn = np.concatenate([task.order.batch(index, task.epoch_sequences, seed=2) for index in range(2)])
+    times = {1: 2, 2: 6, 8: 4}
+    assert Counter(drawn.tolist()) == {number: times[kind] for number, kind in enumerate(kinds.tolist())}
+    assert "those of task 2 3 times as often" in task.describe()
+    assert len(task.sequences["valid"]) == len(once.sequences["valid"])
+
+
+def test_repeats_without_sense_are_refused(data):
+    for text in ("3", "3:", "x:2", "3:-1", "3:1.5"):
+        with pytest.raises(ValueError, match="is not a task and how often its questions come"):
+            parse_repeat(text)
+    for repeat in ({3: 2}, {1: 0}):
+        with pytest.raises(ValueError, match="repeat gives a number from 1 on for tasks of the run"):
+            BabiTask(str(data), tasks=(1, 2), repeat=repeat)
+    with pytest.raises(ValueError, match="a fixed training set"):
+        BabiTask(fresh=True, tasks=(1,), repeat={1: 2})
 
 
 def test_one_epoch_has_every_sequence_once(data):

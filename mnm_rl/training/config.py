@@ -72,6 +72,8 @@ class SupervisedConfig:
     """babi: one sequence per question, as the paper describes, or one per story with all its questions."""
     babi_supplement: bool = False
     """babi: fill up task 3's missing 10k training file with synthetic stories; every log then says so."""
+    babi_repeat: str = ""
+    """babi: draw the training questions of some tasks so many times as often, such as 3:4,16:2."""
     max_length: int | None = None
     """babi: leave out longer training sequences, and say how many; nothing is left out by default."""
 
@@ -150,7 +152,7 @@ class SupervisedConfig:
             return DoubleCopyTask() if self.length is None else DoubleCopyTask(self.length)
         if self.task == "priority-sort":
             return PrioritySortTask()
-        from mnm_rl.tasks.babi import BabiTask, Vocabulary, parse_tasks
+        from mnm_rl.tasks.babi import BabiTask, Vocabulary, parse_repeat, parse_tasks
 
         return BabiTask(
             data=data or self.data,
@@ -158,6 +160,7 @@ class SupervisedConfig:
             size=self.babi_size,
             format=self.babi_format,
             supplement=self.babi_supplement,
+            repeat=parse_repeat(self.babi_repeat),
             max_length=self.max_length,
             origin="any" if data else self.babi_origin,
             fresh=self.babi_fresh,

@@ -2,7 +2,15 @@
 
 from mnm_rl.tasks.babi.files import find_source
 from mnm_rl.tasks.babi.table import babi_table, format_table
-from mnm_rl.tasks.babi.task import BabiTask, parse_tasks
+from mnm_rl.tasks.babi.task import BabiTask, parse_repeat, parse_tasks
 from mnm_rl.tasks.babi.vocabulary import Vocabulary
 
-__all__ = ["BabiTask", "Vocabulary", "babi_table", "find_source", "format_table", "parse_tasks"]
+__all__ = [
+    "BabiTask",
+    "Vocabulary",
+    "babi_table",
+    "find_source",
+    "format_table",
+    "parse_repeat",
+    "parse_tasks",
+]

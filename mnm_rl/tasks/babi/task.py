@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import get_args
@@ -52,6 +52,8 @@ class BabiTask:
     balance: Balance = "questions"
     """What is drawn equally often in training: every question, or every task. They differ where a task has
     fewer questions (task 3's real subset) and where stories hold one question or several (story format)."""
+    repeat: Mapping[int, int] = field(default_factory=dict)
+    """Tasks whose training questions are drawn so many times as often, for those that are slow to learn."""
     pool_batches: int = 100
     """Batches that are sorted by length together: more means less padding."""
     mixing: float = 0.3
@@ -102,6 +104,8 @@ class BabiTask:
     def describe(self) -> str:
         """Lines that say what is trained on, with numbers of questions and lengths by task, and the notes."""
         balance = f"every {'task' if self.balance == 'tasks' else 'question'} equally often"
+        for number, times in sorted(self.repeat.items()):
+            balance += f", those of task {number} {times} times as often"
         head = f"bAbI {self.size}, one sequence per {self.format}, {balance}, {self.input_symbols} symbols"
         return "\n".join(
             [f"{head}, from {self.source.path}", *describe_sequences(self.sequences), *self.notes]
@@ -152,6 +156,13 @@ class BabiTask:
             raise ValueError(f"pool_batches must be at least 1, got {self.pool_batches}.")
         if not 0 <= self.mixing < float("inf"):
             raise ValueError(f"mixing must be a number from 0 on, got {self.mixing}.")
+        for number, times in self.repeat.items():
+            if number not in self.tasks or times < 1:
+                raise ValueError(
+                    f"repeat gives a number from 1 on for tasks of the run, not {times} for task {number}."
+                )
+        if self.repeat and (self.fresh or self.balance == "tasks"):
+            raise ValueError("repeat is for a fixed training set whose questions all come equally often.")
         if self.fresh and self.supplement:
             raise ValueError("Fresh questions need no supplement: leave out one of the two.")
 
@@ -173,9 +184,9 @@ class BabiTask:
             raise ValueError(
                 f"No training sequence has {self.max_length} symbols or fewer; raise max_length."
             )
-        return TrainingOrder(
-            train.lengths, train.tasks, np.flatnonzero(fits), self.balance, self.pool_batches, self.mixing
-        )
+        chosen = np.flatnonzero(fits)
+        chosen = np.repeat(chosen, [self.repeat.get(int(task), 1) for task in train.tasks[chosen]])
+        return TrainingOrder(train.lengths, train.tasks, chosen, self.balance, self.pool_batches, self.mixing)
 
 
 def parse_tasks(text: str) -> tuple[int, ...]:
@@ -194,3 +205,18 @@ def parse_tasks(text: str) -> tuple[int, ...]:
         tasks += range(ends[0], ends[-1] + 1)
     check_tasks(tasks)
     return tuple(tasks)
+
+
+def parse_repeat(text: str) -> dict[int, int]:
+    """How often the questions of some tasks are repeated, from a command line: ``"3:4,16:2"``; may be empty.
+
+    Raises:
+        ValueError: if it is not of this form.
+    """
+    repeat = {}
+    for part in filter(None, text.split(",")):
+        task, _, times = part.strip().partition(":")
+        if not (task.isdecimal() and times.isdecimal()):
+            raise ValueError(f"{part!r} is not a task and how often its questions come; write 3:4,16:2.")
+        repeat[int(task)] = int(times)
+    return repeat
