@@ -81,7 +81,7 @@ class Args:
     """On cuda, give backends that run there: --backends torch triton."""
     reference_gigabytes: float = 4.0
     """The plain loop runs on fewer steps where it would need more memory; its time per step is the same."""
-    snapshot_every: int = 25
+    snapshot_every: int | Literal["auto"] = "auto"
     """Steps between the snapshots of cpu-snapshots."""
     peers: bool = False
     """Time the peers as well, in the algorithmic setting, on the CPU."""
@@ -213,7 +213,7 @@ def _peak(args: Args, setting: Setting, backend: str, steps: int) -> float:
         inputs = torch.randn(steps, setting.batch, INPUT_SIZE, device=args.device)
         # What the first call loads is not the memory of a pass.
         warm = make(args, setting, backend)
-        objective(warm, inputs[: args.snapshot_every + 1, :1]).backward()
+        objective(warm, inputs[:, :1]).backward()
         loss = lambda: objective(made, inputs)  # noqa: E731
     if args.device == "cuda":
         torch.cuda.reset_peak_memory_stats()

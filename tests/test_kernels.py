@@ -8,12 +8,14 @@ from collections.abc import Iterator
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from kernel_cases import INPUTS, Case, cases, errors, largest, plain, poisoned
 from torch import Tensor
 
 from mnm_rl.cores.mnm import MNMConfig, MNMCore
 from mnm_rl.kernels import choose
 from mnm_rl.kernels.build import BuildError, find_compiler
+from mnm_rl.kernels.snapshots import segment_lengths
 
 
 def _has_compiler() -> bool:
@@ -94,7 +96,7 @@ def test_undone_writes_stay_exact_over_a_thousand_steps(backend: str, write_rule
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("every", [1, 7, 20])
+@pytest.mark.parametrize("every", [1, 7, 20, "auto"])
 def test_snapshots_change_no_result(backend: str, every: int) -> None:
     config = MNMConfig(
         hidden_size=9,
@@ -109,6 +111,21 @@ def test_snapshots_change_no_result(backend: str, every: int) -> None:
     without = Case(dataclasses.replace(config, snapshot_every=None), case.steps, case.batch, True, case.seed)
     found = errors(case.run(backend, torch.float64), without.run(backend, torch.float64))
     assert largest(found) < 1e-12
+
+
+@given(st.integers(1, 3000), st.floats(0.01, 100))
+def test_automatic_segments_need_the_same_memory_and_no_more_than_equal_ones(
+    steps: int, ratio: float
+) -> None:
+    def needs(lengths: list[int]) -> list[float]:
+        return [length + ratio * k for k, length in enumerate(lengths)]
+
+    found = segment_lengths("auto", steps, ratio)
+    assert sum(found) == steps
+    assert min(found) >= 1
+    assert max(needs(found)) <= needs(found)[0] + 2
+    equal = min(max(needs(segment_lengths(every, steps, ratio))) for every in range(1, steps + 1))
+    assert max(needs(found)) <= equal + ratio + 2
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

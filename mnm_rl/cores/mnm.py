@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mnm_rl.cores.base import CoreOutput, MemoryCore, reset_state, steps_with_resets
 from mnm_rl.kernels import Backend, ScanParameters, ScanResult, ScanSettings, ScanState, choose, scan
 from mnm_rl.kernels.cpu import acting
-from mnm_rl.kernels.snapshots import scan_in_segments
+from mnm_rl.kernels.snapshots import SnapshotEvery, scan_in_segments, segment_lengths, snapshot_ratio
 from mnm_rl.memory import (
     Normalization,
     OutputActivation,
@@ -64,9 +64,10 @@ class MNMConfig:
     kernel: Backend = "auto"
     """What runs the time loop: ``reference`` is the plain form below, the others are faster, with the same
     results."""
-    snapshot_every: int | None = None
+    snapshot_every: SnapshotEvery = None
     """In training, keep the state every so many steps and repeat the forward pass in between: a fraction of
-    the memory, for about a third more time. Not for the reference kernel."""
+    the memory, for about a third more time; "auto" for the distances that need the least. Not for the
+    reference kernel."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "memory_widths", tuple(self.memory_widths))
@@ -81,7 +82,8 @@ class MNMConfig:
         )
         _require(len(self.recall_weights) >= 1, "recall_weights", self.recall_weights, "at least one number")
         every = self.snapshot_every
-        _require(every is None or every >= 1, "snapshot_every", every, "at least 1")
+        whole = every is None or every == "auto" or (isinstance(every, int) and every >= 1)
+        _require(whole, "snapshot_every", every, 'a number of at least 1, or "auto"')
         _require(
             every is None or self.kernel != "reference",
             "snapshot_every",
@@ -244,8 +246,9 @@ class MNMCore(MemoryCore[MNMState]):
         def run(inputs: Tensor, state: tuple[Tensor, ...], resets: Tensor | None) -> ScanResult:
             return scan(parameters, self._scan_settings, inputs, state, resets, self.initial_memory, backend)
 
-        every = self.config.snapshot_every or inputs.shape[0]
-        result = scan_in_segments(run, every, inputs, ScanState(*state), resets)
+        ratio = snapshot_ratio(self._scan_settings, self.config.hidden_size)
+        lengths = segment_lengths(self.config.snapshot_every, inputs.shape[0], ratio)
+        result = scan_in_segments(run, lengths, inputs, ScanState(*state), resets)
         return CoreOutput(self.output(result.controls), MNMState(*result.state), result.meta_loss)
 
     def acting(self) -> AbstractContextManager[None]:
