@@ -2,6 +2,7 @@
 
 $ python scripts/train_a2c.py
 $ python scripts/train_a2c.py --core lstm --seed 1
+$ python scripts/train_a2c.py --preset soonest
 $ python scripts/train_a2c.py --env CartPole-v1 --drop-observations 1,3 --timesteps 200000
 $ python scripts/train_a2c.py --resume runs/MNMMaze-9x9-mnm-p-seed0 --episodes 100000
 """
@@ -22,6 +23,7 @@ from mnm_rl.agents.config import A2CConfig, config_to_dict
 from mnm_rl.agents.display import AgentDisplay
 from mnm_rl.agents.environments import make_env
 from mnm_rl.agents.memory_watcher import MemoryWatcher
+from mnm_rl.agents.presets import PresetName, preset_config
 from mnm_rl.agents.runs import (
     RUN_KIND,
     load_agent,
@@ -42,6 +44,8 @@ class Args:
     """Where to run, and what."""
 
     run: tyro.conf.OmitArgPrefixes[A2CConfig] = field(default_factory=A2CConfig)
+    preset: PresetName | None = None
+    """Settings of the maze under a name, see docs/maze.md; what else is given goes before them."""
     log_dir: str | None = None
     """Folder of the run; runs/ENV-CORE-seedN if not given."""
     resume: str | None = None
@@ -113,11 +117,16 @@ def _watchers(config: A2CConfig) -> list[BaseCallback]:
 
 
 def _parse() -> Args:
-    """The options; where a run goes on, its own settings are the defaults."""
+    """The options; a preset's settings, or those of a run that goes on, are the defaults."""
     args = tyro.cli(Args, description=__doc__)
-    if args.resume is None:
+    if args.preset is not None and args.resume is not None:
+        raise ValueError("A preset is for a new run; leave out --preset or --resume.")
+    if args.preset is not None:
+        config = preset_config(args.preset)
+    elif args.resume is not None:
+        config = read_a2c_config(Path(args.resume))
+    else:
         return args
-    config = read_a2c_config(Path(args.resume))
     return tyro.cli(Args, description=__doc__, default=replace(args, run=config))
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from mnm_rl.agents import RecurrentA2C
 from mnm_rl.agents.config import A2CConfig, config_from_dict, config_to_dict
 from mnm_rl.agents.environments import EnvConfig, make_env
+from mnm_rl.agents.presets import PRESETS, preset_config
 from mnm_rl.agents.runs import policy_name
 from mnm_rl.training.curves import read_curve
 
@@ -81,6 +82,22 @@ def test_a_run_its_continuation_and_its_evaluation(run_script, tmp_path):
     assert Image.open(video).n_frames > 100
     again = run_script("evaluate", run / "checkpoint.zip", "--episodes", "4")[1]
     assert again.splitlines()[2:] == out.splitlines()[2:-1], "the same seed gives the same scores"
+
+
+def test_a_preset_and_what_goes_before_it(run_script, tmp_path):
+    arguments = [*TINY_MAZE, "--preset", "soonest", "--episodes", "4", "--quiet"]
+    assert run_script("train_a2c", *arguments, "--log-dir", tmp_path / "run")[0] == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    assert {name: config[name] for name in PRESETS["soonest"]} == {**PRESETS["soonest"], "episodes": 4}
+    assert config["hidden_size"] == 8
+    refused = run_script("train_a2c", "--preset", "soonest", "--resume", tmp_path / "run")
+    assert (refused[0], refused[2].count("\n")) == (2, 1)
+    assert "A preset is for a new run" in refused[2]
+
+
+def test_all_presets_can_be_run():
+    for name in PRESETS:
+        preset_config(name).check()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

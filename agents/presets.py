@@ -1,0 +1,21 @@
+"""Settings for the maze under a name, for `train_a2c.py --preset NAME`; their curves are in docs/maze.md."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from mnm_rl.agents.config import A2CConfig
+
+PresetName = Literal["paper", "soonest"]
+
+PRESETS: dict[PresetName, dict[str, Any]] = {
+    "paper": {"previous_action": False, "heads": 3, "episodes": 1_000_000},
+    "soonest": {"gae_lambda": 0.95, "schedule": "linear", "episodes": 30_000},
+}
+"""``paper``: what Munkhdalai et al. 2019 tell of their setting. ``soonest``: passes a reward of 175 after the
+fewest episodes."""
+
+
+def preset_config(name: PresetName) -> A2CConfig:
+    """The run of a preset, MNM-p with seed 0 if nothing else is said."""
+    return A2CConfig(**PRESETS[name])
