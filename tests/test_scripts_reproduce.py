@@ -181,7 +181,7 @@ def test_real_processes_and_ctrl_c(tmp_path):
     assert "Stopped; the checkpoints are saved. The same command goes on." in err
     assert (run / "checkpoint.zip").exists()
     log = (tmp_path / "figure6-laptop" / "logs" / "maze-mnm-p-seed0.log").read_text()
-    assert "--episodes 60000" in log
+    assert "--episodes 30000" in log
     assert not (tmp_path / "figure6-laptop" / "maze-lstm-seed0").exists()
 
 
