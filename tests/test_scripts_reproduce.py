@@ -224,14 +224,14 @@ def test_bad_folders_are_one_sentence(reproduce, tmp_path):
 def test_committed_runs_count(jobs_of):
     jobs = {job.trial.name: job for job in (*jobs_of("figure6"), *jobs_of("figure2"))}
     for folder, name in (
-        ("maze/mnm-p", "maze-mnm-p-seed0"),
-        ("maze/lstm", "maze-lstm-seed0"),
+        ("maze/soonest-seed0", "maze-mnm-p-seed0"),
+        ("maze/soonest-lstm", "maze-lstm-seed0"),
         ("dictionary/instance-2-mnm-p", "instance-2-mnm-p-seed0"),
     ):
         shutil.copytree(ROOT / "results" / folder, jobs[name].folder)
         assert is_trained(jobs[name])
     runs = collect([job for job in jobs.values() if job.trial.panel == "maze"])
-    assert maze_table("figure6", runs).rows[0][:5] == ["MNM-p", "1", "60,000", "191.0", "34,160"]
+    assert maze_table("figure6", runs).rows[0][:5] == ["MNM-p", "1", "30,000", "178.1", "23,760"]
 
 
 @pytest.mark.parametrize("scale", SCALES)
