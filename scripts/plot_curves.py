@@ -89,11 +89,12 @@ def moving_average(x: np.ndarray, y: np.ndarray, width: float) -> np.ndarray:
 
 def describe(x: np.ndarray, y: np.ndarray, args: Args) -> str:
     """The averaged curve at the asked places, where it passes the marks, and its end."""
-    parts = [f"{y[np.searchsorted(x, at)]:.1f} at {at:g}" for at in args.at if x[0] <= at <= x[-1]]
+    decimals = 1 if np.abs(y).max() >= 10 else 3
+    parts = [f"{y[np.searchsorted(x, at)]:.{decimals}f} at {at:g}" for at in args.at if x[0] <= at <= x[-1]]
     for mark in args.mark:
         passed = np.flatnonzero((y > mark) & (x >= args.window))
         parts += [f"passes {mark:g} at {x[passed[0]]:g}"] if len(passed) else []
-    return ", ".join([*parts, f"ends with {y[-1]:.1f} at {x[-1]:g}"])
+    return ", ".join([*parts, f"ends with {y[-1]:.{decimals}f} at {x[-1]:g}"])
 
 
 if __name__ == "__main__":

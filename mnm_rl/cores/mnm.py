@@ -217,6 +217,7 @@ class MNMCore(MemoryCore[MNMState]):
         weights = split_weights(state.memory, self.config.widths)
         controls, meta_losses, traces = [], [], []
         any_reset = steps_with_resets(resets, inputs.shape[0])
+        start = split_weights(initial.memory, self.config.widths)
         for t, x in enumerate(inputs.unbind(0)):
             if resets is not None and any_reset[t]:
                 state = reset_state(state._replace(memory=join_weights(weights)), initial, resets[t])
@@ -229,7 +230,6 @@ class MNMCore(MemoryCore[MNMState]):
             controls.append(torch.cat([hidden, state.read_value], 1))
             meta_losses.append(meta_loss)
             if record:
-                start = split_weights(initial.memory, self.config.widths)
                 traces.append(
                     _trace(vectors, read_values, _sizes(old_weights, weights), _sizes(start, weights))
                 )
