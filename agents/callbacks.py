@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,31 @@ class RunRecorder(BaseCallback):
             "learning_rate": self.model.policy.optimizer.param_groups[0]["lr"],
             "skipped_updates": self.model.guard.skipped,
         }
+
+
+class LinearSettings(BaseCallback):
+    """Move settings of the agent in straight lines from the start of a run to its end.
+
+    Each update is made with the settings of the moment at which its rollout began, so that they depend on
+    nothing but ``num_timesteps`` and a run that was stopped goes on with the same.
+
+    Args:
+        total_timesteps: length of the whole run.
+        settings: attribute of the agent -> its values at the start and at the end.
+    """
+
+    def __init__(self, total_timesteps: int, settings: Mapping[str, tuple[float, float]]):
+        super().__init__()
+        self.total_timesteps = total_timesteps
+        self.settings = settings
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        done = min(1.0, self.model.num_timesteps / self.total_timesteps)
+        for name, (start, end) in self.settings.items():
+            setattr(self.model, name, start + done * (end - start))
 
 
 def _mean(values: list[float]) -> float:

@@ -46,12 +46,16 @@ class A2CConfig(EnvConfig):
     """linear: the learning rate falls to zero over the run."""
     gamma: float | None = None
     """Discount per step. The maze: 0.9; others: 0.99."""
+    gamma_end: float | None = None
+    """Discount at the end of the run, to which it goes in a straight line; it stays if not given."""
     gae_lambda: float = 1.0
     """1 for Monte-Carlo returns, less for generalized advantage estimation."""
     vf_coef: float = 0.1
     """Weight of the squared error of the values."""
     ent_coef: float = 0.03
     """Weight of the term that keeps the policy exploring."""
+    ent_coef_end: float | None = None
+    """That weight at the end of the run, to which it goes in a straight line; it stays if not given."""
     entropy_kind: Literal["concentration", "entropy"] | None = None
     """That term: sum of squared probabilities, or minus the entropy. Continuous actions: entropy; others:
     concentration."""
@@ -121,6 +125,12 @@ class A2CConfig(EnvConfig):
         return 0.9 if is_maze(self.env) else 0.99
 
     @property
+    def linear_settings(self) -> dict[str, tuple[float, float]]:
+        """Settings of the agent that change during the run: name -> (value at the start, at the end)."""
+        ends = {"gamma": (self.discount, self.gamma_end), "ent_coef": (self.ent_coef, self.ent_coef_end)}
+        return {name: (start, end) for name, (start, end) in ends.items() if end is not None}
+
+    @property
     def updates_between_watches(self) -> int:
         """watch_every, or its default for the environment; 0 for no watching."""
         if self.watch_every is not None:
@@ -161,10 +171,10 @@ def _check_numbers(config: A2CConfig) -> None:
     for name in ("learning_rate", "max_grad_norm", "checkpoint_minutes", "adam_epsilon", "reward_scale"):
         if not getattr(config, name) > 0:
             raise ValueError(f"{name} must be positive, got {getattr(config, name)}.")
-    for name in ("vf_coef", "ent_coef", "meta_coef", "seed", "watch_every"):
+    for name in ("vf_coef", "ent_coef", "ent_coef_end", "meta_coef", "seed", "watch_every"):
         if not (getattr(config, name) or 0) >= 0:
             raise ValueError(f"{name} must not be negative, got {getattr(config, name)}.")
-    for name in ("gamma", "gae_lambda"):
+    for name in ("gamma", "gamma_end", "gae_lambda"):
         value = getattr(config, name)
         if value is not None and not 0 <= value <= 1:
             raise ValueError(f"{name} must be between 0 and 1, got {value}.")

@@ -18,7 +18,7 @@ from rich.console import Console
 from stable_baselines3.common.callbacks import BaseCallback
 
 from mnm_rl.agents import RecurrentA2C
-from mnm_rl.agents.callbacks import RunRecorder
+from mnm_rl.agents.callbacks import LinearSettings, RunRecorder
 from mnm_rl.agents.config import A2CConfig, config_to_dict
 from mnm_rl.agents.display import AgentDisplay
 from mnm_rl.agents.environments import make_env
@@ -78,7 +78,11 @@ def main(args: Args) -> None:
         with display:
             agent.learn(
                 config.total_timesteps - agent.num_timesteps,
-                [recorder, *_watchers(config)],
+                [
+                    recorder,
+                    LinearSettings(config.total_timesteps, config.linear_settings),
+                    *_watchers(config),
+                ],
                 log_interval=config.log_every,
                 reset_num_timesteps=not args.resume,
             )

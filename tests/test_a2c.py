@@ -14,6 +14,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from mnm_rl.agents import RecurrentA2C
+from mnm_rl.agents.callbacks import LinearSettings
 from mnm_rl.agents.returns import advantages_and_returns
 from mnm_rl.training import NonFiniteError
 
@@ -301,6 +302,32 @@ def test_the_learning_rate_follows_its_schedule():
     agent = make_agent(learning_rate=lambda remaining: 0.5 * remaining)
     agent.learn(4 * 55, Stop(after=2 * 11))
     assert agent.policy.optimizer.param_groups[0]["lr"] == pytest.approx(0.25)
+
+
+class Gammas(BaseCallback):
+    """Write down the discount of every update."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def _on_step(self):
+        return True
+
+    def _on_rollout_end(self):
+        self.seen.append(self.model.gamma)
+
+
+def test_settings_move_in_straight_lines_and_go_on_where_a_run_was_stopped():
+    settings = {"gamma": (0.5, 1.0), "ent_coef": (0.2, 0.0)}
+    line, gammas = LinearSettings(4 * 55, settings), Gammas()
+    agent = make_agent()
+    agent.learn(2 * 55, [line, gammas])
+    agent.learn(2 * 55, [LinearSettings(4 * 55, settings), gammas], reset_num_timesteps=False)
+    starts = np.arange(len(gammas.seen)) * 11 * 5 / (4 * 55)
+    assert len(gammas.seen) == 4
+    np.testing.assert_allclose(gammas.seen, 0.5 + 0.5 * starts)
+    assert agent.ent_coef == pytest.approx(0.05)
 
 
 class Stop(BaseCallback):

@@ -13,7 +13,9 @@ from mnm_rl.tasks.dictionary import (
     INSTANCES,
     LETTERS,
     DictionaryTask,
+    smaller_instances,
 )
+from mnm_rl.training.config import SupervisedConfig
 
 
 @settings(deadline=None, max_examples=40)
@@ -49,6 +51,20 @@ def test_the_same_seed_gives_the_same_episodes():
     one, other = (task.sample(8, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(one.inputs, other.inputs)
     assert not torch.equal(one.inputs, task.sample(8, torch.Generator().manual_seed(4)).inputs)
+
+
+def test_smaller_instances_take_turns_in_training_only():
+    task = SupervisedConfig(instance=3, smaller_instances=True).make_task()
+    alone = DictionaryTask(*INSTANCES[3])
+    for index in range(6):
+        batch = task.training_batch(index, 2, seed=1)
+        expected = DictionaryTask(*INSTANCES[1 + index % 3]).training_batch(index, 2, seed=1)
+        assert torch.equal(batch.inputs, expected.inputs)
+    for batch, expected in zip(
+        task.evaluation_batches("test", 500), alone.evaluation_batches("test", 500), strict=True
+    ):
+        assert torch.equal(batch.inputs, expected.inputs)
+    assert len(smaller_instances(1)) == 0
 
 
 def test_bad_sizes_are_named():

@@ -204,6 +204,8 @@ def test_defaults_depend_on_the_environment():
         (["--episodes", "9", "--timesteps", "9"], "not both"),
         (["--learning-rate", "-1"], "learning_rate must be positive"),
         (["--gamma", "1.5"], "gamma must be between 0 and 1"),
+        (["--gamma-end", "-0.1"], "gamma_end must be between 0 and 1"),
+        (["--ent-coef-end", "-1"], "ent_coef_end must not be negative"),
         (["--threads", "0"], "threads must be at least 1"),
         (["--device", "abacus"], "device must be cpu or cuda"),
     ],

@@ -206,6 +206,8 @@ def test_config_survives_json():
         (dict(task="double-copy", instance=2), "belong to the task dictionary, not to double-copy"),
         (dict(instance=2, length=3), "either an instance or support_size and length"),
         (dict(support_size=2), "go together"),
+        (dict(support_size=2, length=3, smaller_instances=True), "belongs to the instances 1 to 4"),
+        (dict(task="babi", smaller_instances=True), "belongs to the instances 1 to 4"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mnm_rl.tasks.base import Batch, whole_sequences
+from mnm_rl.tasks.base import Batch, batch_generator, whole_sequences
 from mnm_rl.tasks.generated import GeneratedTask
 
 LETTERS = 26
@@ -18,6 +18,11 @@ END_OF_WORD, END_OF_PAIR, END_OF_SUPPORT, ANSWER = range(LETTERS, LETTERS + 4)
 
 INSTANCES = {1: (4, 1), 2: (8, 4), 3: (12, 8), 4: (16, 12)}
 """The paper's four instances: number -> (support pairs k, letters l)."""
+
+
+def smaller_instances(instance: int) -> tuple[tuple[int, int], ...]:
+    """Sizes (k, l) of the paper's instances below this one, smallest first."""
+    return tuple(size for number, size in sorted(INSTANCES.items()) if number < instance)
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,19 @@ class DictionaryTask(GeneratedTask):
     """k."""
     length: int = 4
     """l."""
+    smaller_sizes: tuple[tuple[int, int], ...] = ()
+    """Other sizes (k, l), whose batches take turns in training with those of this size."""
 
     def __post_init__(self) -> None:
         for name in ("support_size", "length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+
+    def training_batch(self, index: int, batch_size: int, seed: int) -> Batch:
+        """See :class:`mnm_rl.tasks.base.Task`; all episodes of a batch have the same size."""
+        sizes = [*self.smaller_sizes, (self.support_size, self.length)]
+        task = DictionaryTask(*sizes[index % len(sizes)])
+        return task.sample(batch_size, batch_generator(seed, index))
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
         """Draw ``batch_size`` episodes of ``T = (k + 1) (2 l + 2)`` symbols."""

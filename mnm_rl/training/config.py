@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from mnm_rl.cores import core_config, core_settings
 from mnm_rl.tasks import DictionaryTask, DoubleCopyTask, PrioritySortTask, Task
-from mnm_rl.tasks.dictionary import INSTANCES
+from mnm_rl.tasks.dictionary import INSTANCES, smaller_instances
 from mnm_rl.training.options import parse_json_object
 
 TaskName = Literal["dictionary", "double-copy", "priority-sort", "babi"]
@@ -54,6 +54,8 @@ class SupervisedConfig:
     """dictionary: the paper's instance, (k, l) = (4, 1), (8, 4), (12, 8), (16, 12); 2 if nothing is given."""
     support_size: int | None = None
     """dictionary: support pairs k, instead of an instance."""
+    smaller_instances: bool = False
+    """dictionary: train on the smaller instances, too, in turn with the one that is validated and tested."""
     length: int | None = None
     """dictionary: letters l in a word, instead of an instance. double-copy: symbols to copy (paper: 50)."""
 
@@ -117,6 +119,8 @@ class SupervisedConfig:
         _check_numbers(self)
         if self.task != "dictionary" and (self.instance is not None or self.support_size is not None):
             raise ValueError(f"instance and support_size belong to the task dictionary, not to {self.task}.")
+        if self.smaller_instances and (self.task != "dictionary" or self.support_size is not None):
+            raise ValueError("smaller_instances belongs to the instances 1 to 4 of the task dictionary.")
         if self.instance is not None and (self.support_size is not None or self.length is not None):
             raise ValueError("Give either an instance or support_size and length, not both.")
         if self.task == "dictionary" and (self.support_size is None) != (self.length is None):
@@ -147,7 +151,9 @@ class SupervisedConfig:
         if self.task == "dictionary":
             if self.support_size is not None and self.length is not None:
                 return DictionaryTask(self.support_size, self.length)
-            return DictionaryTask(*INSTANCES[self.instance or 2])
+            instance = self.instance or 2
+            smaller = smaller_instances(instance) if self.smaller_instances else ()
+            return DictionaryTask(*INSTANCES[instance], smaller_sizes=smaller)
         if self.task == "double-copy":
             return DoubleCopyTask() if self.length is None else DoubleCopyTask(self.length)
         if self.task == "priority-sort":
