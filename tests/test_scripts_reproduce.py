@@ -226,7 +226,7 @@ def test_committed_runs_count(jobs_of):
     for folder, name in (
         ("maze/soonest-seed0", "maze-mnm-p-seed0"),
         ("maze/soonest-lstm", "maze-lstm-seed0"),
-        ("dictionary/instance-2-mnm-p", "instance-2-mnm-p-seed0"),
+        ("dictionary/instance-1-mnm-p", "instance-1-mnm-p-seed0"),
     ):
         shutil.copytree(ROOT / "results" / folder, jobs[name].folder)
         assert is_trained(jobs[name])

@@ -43,10 +43,10 @@ class Axis:
     scale: float = 1.0
 
 
-def draw_training_curves(runs: Sequence[Run], path: Path) -> None:
-    """Figures 2 and 4: training error against iterations, one panel for each task."""
-    x, y = Axis("iteration", "iteration"), Axis("symbol_error", "wrong symbols (%)", 100)
-    _draw_panels(runs, path, "train.csv", x, y)
+def draw_errors(runs: Sequence[Run], path: Path) -> None:
+    """Figures 2 and 4: validation error against iterations, one panel for each task."""
+    x, y = Axis("iteration", "iteration"), Axis("symbol_error", "wrong symbols, validation (%)", 100)
+    _draw_panels(runs, path, "valid.csv", x, y)
 
 
 def draw_babi(runs: Sequence[Run], path: Path) -> None:

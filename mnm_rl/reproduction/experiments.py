@@ -64,12 +64,18 @@ def make_experiment(name: str, scale: str, seeds: int | None = None) -> Experime
 
 
 def figure2(scale: str, seeds: int | None) -> Experiment:
-    """Dictionary inference. Paper: 5 runs; it does not give the number of iterations, 10,000 stand in."""
-    iterations = {"laptop": (3000, 5000, 5000, 5000), "paper": (10_000,) * 4, "smoke": (20,)}[scale]
-    parts = [
-        Part(f"instance-{instance}", "supervised", length, {"instance": instance, **_algorithmic(scale)})
-        for instance, length in enumerate(iterations, 1)
-    ]
+    """Dictionary inference. Paper: 5 runs; it does not give the number of iterations, 10,000 stand in.
+
+    On a laptop the smaller instances take turns in training with instances 2 to 4, and the learning rate
+    falls, which solves them in a fraction of the time; see docs/supervised.md.
+    """
+    parts = []
+    for instance in (1, 2, 3, 4):
+        settings = {"instance": instance, **_algorithmic(scale, 100 if instance == 1 else 200)}
+        if scale == "laptop" and instance > 1:
+            settings |= {"smaller_instances": True, "schedule": "linear"}
+        iterations = {"smoke": 20, "laptop": 3000 if instance == 1 else 4000, "paper": 10_000}[scale]
+        parts.append(Part(f"instance-{instance}", "supervised", iterations, settings))
     return _cross("figure2", scale, parts, MODELS, seeds or _number(scale, 5))
 
 
@@ -152,7 +158,7 @@ ALIASES = {"table3": "table1", "table4": "table1"}
 """Tables that come from the same runs as another one."""
 
 
-def _algorithmic(scale: str, validate_every: int = 200) -> dict[str, Any]:
+def _algorithmic(scale: str, validate_every: int) -> dict[str, Any]:
     """Settings of an algorithmic task; the paper's sizes are the trainer's defaults."""
     if scale == "smoke":
         return {**TINY, "validate_every": 20, "log_every": 5}

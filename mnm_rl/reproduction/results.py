@@ -17,9 +17,9 @@ from mnm_rl.training.files import atomic_write
 from mnm_rl.training.runs import hardware, versions
 
 DRAW = {
-    "figure2": draw.draw_training_curves,
+    "figure2": draw.draw_errors,
     "figure3": draw.draw_measurements,
-    "figure4": draw.draw_training_curves,
+    "figure4": draw.draw_errors,
     "figure6": draw.draw_maze,
     "table1": draw.draw_babi,
 }

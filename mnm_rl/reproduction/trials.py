@@ -136,7 +136,8 @@ def start_command(job: Job) -> list[str]:
     """The command line that makes the run from its start."""
     trial, options = job.trial, []
     for name, value in {"core": trial.core, "seed": trial.seed, **trial.settings}.items():
-        options += [_option(name), str(value)]
+        is_flag = value is True and job.program.defaults[name] is False
+        options += [_option(name)] if is_flag else [_option(name), str(value)]
     return [*job.program.command, *options, *_length(job), "--log-dir", str(job.folder), *job.program.flags]
 
 
