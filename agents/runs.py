@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from gymnasium import spaces
@@ -15,23 +16,24 @@ from mnm_rl.agents.a2c import RecurrentA2C
 from mnm_rl.agents.callbacks import CHECKPOINT_FILE
 from mnm_rl.agents.checkpoint import env_state, set_random_state
 from mnm_rl.agents.config import A2CConfig, config_from_dict, config_to_dict
-from mnm_rl.training.runs import change_config, open_run
+from mnm_rl.training.runs import open_run
 
 RUN_KIND = "a2c"
+CHANGEABLE = (
+    *("episodes", "timesteps", "learning_rate", "schedule"),
+    *("gamma", "gamma_end", "gae_lambda", "ent_coef", "ent_coef_end"),
+)
+"""What a run that goes on may be given anew."""
 
 
 def make_agent(config: A2CConfig, env: VecEnv, device: str = "cpu") -> RecurrentA2C:
     """A new agent for the run's environment."""
     continuous = isinstance(env.action_space, spaces.Box)
-    linear = config.schedule == "linear"
     return RecurrentA2C(
         policy_name(env.observation_space),
         env,
-        learning_rate=LinearSchedule(config.learning_rate, 0.0, 1.0) if linear else config.learning_rate,
         n_steps=config.rollout_steps,
-        gamma=config.discount,
-        gae_lambda=config.gae_lambda,
-        ent_coef=config.ent_coef,
+        **changeable_settings(config),
         entropy_kind=config.entropy_kind or ("entropy" if continuous else "concentration"),
         vf_coef=config.vf_coef,
         meta_coef=config.meta_coef,
@@ -48,6 +50,17 @@ def make_agent(config: A2CConfig, env: VecEnv, device: str = "cpu") -> Recurrent
     )
 
 
+def changeable_settings(config: A2CConfig) -> dict[str, Any]:
+    """Settings of the agent that a run may be given anew when it goes on."""
+    rate = config.learning_rate
+    return {
+        "learning_rate": LinearSchedule(rate, 0.0, 1.0) if config.schedule == "linear" else rate,
+        "gamma": config.discount,
+        "gae_lambda": config.gae_lambda,
+        "ent_coef": config.ent_coef,
+    }
+
+
 def load_agent(directory: Path, config: A2CConfig, env: VecEnv, device: str = "cpu") -> RecurrentA2C:
     """The agent of a run at its checkpoint, ready to go on.
 
@@ -59,7 +72,10 @@ def load_agent(directory: Path, config: A2CConfig, env: VecEnv, device: str = "c
     """
     path = directory / CHECKPOINT_FILE
     resumable = env_state(env) is not None
-    agent = RecurrentA2C.load(path, env=env, device=device, force_reset=not resumable, core=config.core)
+    settings = changeable_settings(config)
+    agent = RecurrentA2C.load(
+        path, env=env, device=device, force_reset=not resumable, core=config.core, **settings
+    )
     if not resumable and agent._run_state is not None:
         set_random_state(agent._run_state["random"])
         env.seed(config.seed + agent.num_timesteps)
@@ -75,33 +91,27 @@ def read_a2c_config(directory: Path) -> A2CConfig:
     return config_from_dict(open_run(directory, RUN_KIND))
 
 
-def update_a2c_config(directory: Path, wanted: A2CConfig) -> A2CConfig:
-    """Give an existing run a new length, and note it in the run's folder.
+def changed_config(saved: A2CConfig, wanted: A2CConfig) -> A2CConfig:
+    """The config with which a run goes on.
 
     Args:
-        directory: the run's folder.
-        wanted: the run's config, with other episodes or timesteps.
-
-    Returns:
-        the new config.
+        saved: the run's config.
+        wanted: the same with new values of some of :data:`CHANGEABLE`.
 
     Raises:
         ValueError: something else differs, too.
     """
-    saved = read_a2c_config(directory)
     for name, value in config_to_dict(wanted).items():
-        if value != getattr(saved, name) and name not in ("episodes", "timesteps"):
+        if value != getattr(saved, name) and name not in CHANGEABLE:
             raise ValueError(
-                f"The run in {directory} has {name} {getattr(saved, name)}, not {value}; a resumed run keeps "
-                "its settings, except for its length (episodes or timesteps)."
+                f"The run has {name} {getattr(saved, name)}, not {value}; a resumed run keeps its settings, "
+                f"except for {', '.join(CHANGEABLE)}."
             )
     if wanted.timesteps != saved.timesteps:
         wanted = dataclasses.replace(wanted, episodes=None)
     elif wanted.episodes != saved.episodes:
         wanted = dataclasses.replace(wanted, timesteps=None)
     wanted.check()
-    if wanted != saved:
-        change_config(directory, config_to_dict(wanted))
     return wanted
 
 

@@ -26,16 +26,16 @@ from mnm_rl.agents.memory_watcher import MemoryWatcher
 from mnm_rl.agents.presets import PresetName, preset_config
 from mnm_rl.agents.runs import (
     RUN_KIND,
+    changed_config,
     load_agent,
     make_agent,
     make_logger,
     read_a2c_config,
     set_up_torch,
-    update_a2c_config,
 )
 from mnm_rl.envs import MazeVecEnv
 from mnm_rl.training import NonFiniteError
-from mnm_rl.training.runs import create_run
+from mnm_rl.training.runs import change_config, create_run
 from mnm_rl.training.stopping import stop_on_signals
 
 
@@ -49,7 +49,8 @@ class Args:
     log_dir: str | None = None
     """Folder of the run; runs/ENV-CORE-seedN if not given."""
     resume: str | None = None
-    """Folder of a run to go on with. Its settings are used; only its length may be given anew."""
+    """Folder of a run to go on with. Its settings are used; its length, --learning-rate, --schedule, --gamma,
+    --gamma-end, --gae-lambda, --ent-coef and --ent-coef-end may be given anew."""
     device: str = "cpu"
     """cpu or cuda."""
     threads: int = 1
@@ -106,8 +107,12 @@ def _create(args: Args) -> tuple[RecurrentA2C, A2CConfig, Path]:
 def _resume(args: Args) -> tuple[RecurrentA2C, A2CConfig, Path]:
     """An existing run, at its checkpoint."""
     directory = Path(args.resume or "")
-    config = update_a2c_config(directory, args.run)
-    return load_agent(directory, config, make_env(config, config.n_envs), args.device), config, directory
+    saved = read_a2c_config(directory)
+    config = changed_config(saved, args.run)
+    agent = load_agent(directory, config, make_env(config, config.n_envs), args.device)
+    if config != saved:
+        change_config(directory, config_to_dict(config), f"timestep {agent.num_timesteps}")
+    return agent, config, directory
 
 
 def _watchers(config: A2CConfig) -> list[BaseCallback]:

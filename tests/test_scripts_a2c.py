@@ -84,6 +84,22 @@ def test_a_run_its_continuation_and_its_evaluation(run_script, tmp_path):
     assert again.splitlines()[2:] == out.splitlines()[2:-1], "the same seed gives the same scores"
 
 
+def test_a_run_that_goes_on_with_other_settings(run_script, tmp_path):
+    run = tmp_path / "run"
+    run_script("train_a2c", *TINY_MAZE, "--log-dir", run, "--episodes", "8", "--quiet")
+    changes = ["--episodes", "16", "--schedule", "linear", "--gamma", "0.8", "--ent-coef-end", "0.01"]
+    assert run_script("train_a2c", "--resume", run, *changes, "--quiet")[0] == 0
+    agent = RecurrentA2C.load(run / "checkpoint.zip", device="cpu")
+    assert agent.gamma == 0.8
+    assert agent.ent_coef == pytest.approx(0.03 + (0.01 - 0.03) * 12 / 16)
+    assert read_curve(run / "progress.csv")["learning_rate"] == pytest.approx([0.001, 0.0])
+    document = json.loads((run / "config.json").read_text())
+    (change,) = document["changes"]
+    assert change["at"] == "timestep 1600"
+    assert change["gamma"] == {"from": None, "to": 0.8}
+    assert document["config"]["schedule"] == "linear"
+
+
 def test_a_preset_and_what_goes_before_it(run_script, tmp_path):
     arguments = [*TINY_MAZE, "--preset", "soonest", "--episodes", "4", "--quiet"]
     assert run_script("train_a2c", *arguments, "--log-dir", tmp_path / "run")[0] == 0
