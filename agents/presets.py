@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from mnm_rl.agents.config import A2CConfig
+from mnm_rl.cores import core_settings
 
 PresetName = Literal["paper", "soonest"]
 
@@ -16,6 +17,17 @@ PRESETS: dict[PresetName, dict[str, Any]] = {
 tried, the one that passes a reward of 175 after the fewest episodes."""
 
 
-def preset_config(name: PresetName) -> A2CConfig:
-    """The run of a preset, MNM-p with seed 0 if nothing else is said."""
-    return A2CConfig(**PRESETS[name])
+def preset_config(name: PresetName, core: str = "mnm-p") -> A2CConfig:
+    """The run of a preset, with seed 0.
+
+    Args:
+        name: which.
+        core: the memory; the preset's number of heads is for cores that have heads.
+
+    Raises:
+        ValueError: an unknown core.
+    """
+    settings = PRESETS[name]
+    if "heads" not in core_settings(core):
+        settings = {key: value for key, value in settings.items() if key != "heads"}
+    return A2CConfig(core=core, **settings)

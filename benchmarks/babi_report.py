@@ -8,7 +8,6 @@ As many questions are generated as there are official ones.
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from mnm_rl.tasks.babi.comparison.report import (
 )
 from mnm_rl.tasks.babi.files import Source
 from mnm_rl.tasks.babi.generate import generate_stories
+from mnm_rl.training.command_line import one_sentence_errors
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,8 @@ def _format(reports: list[TaskReport], args: Args) -> str:
 
 def run_from_command_line() -> None:
     """Turn bad input into one sentence and exit status 2."""
-    try:
+    with one_sentence_errors("babi_report.py"):
         main(tyro.cli(Args, description=__doc__))
-    except ValueError as error:
-        print(f"babi_report.py: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from mnm_rl.tasks.babi import BabiTask, find_source, parse_tasks
 from mnm_rl.tasks.babi.comparison.page import check_page, write_part
 from mnm_rl.tasks.babi.comparison.report import table
 from mnm_rl.tasks.babi.generate import CATALOGUE
+from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.config import SupervisedConfig, config_to_dict
 from mnm_rl.training.supervised import (
     BEST_FILE,
@@ -192,11 +193,8 @@ def _cell(result: dict[str, float] | None) -> str:
 
 def run_from_command_line() -> None:
     """Turn bad input into one sentence and exit status 2."""
-    try:
+    with one_sentence_errors("babi_transfer.py"):
         main(tyro.cli(Args, description=__doc__))
-    except (ValueError, TypeError) as error:
-        print(f"babi_transfer.py: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ $ python scripts/analyze.py results/maze/mnm-p --out analysis
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from mnm_rl.cores.mnm import MNMCore
 from mnm_rl.tasks import Task
 from mnm_rl.tasks.babi import BabiTask, parse_tasks
 from mnm_rl.training import check_writable_directory
+from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.config import SupervisedConfig, config_from_dict
 from mnm_rl.training.evaluation import load_run
 from mnm_rl.training.files import atomic_write
@@ -193,11 +193,8 @@ def _print_supports(args: Args, config: SupervisedConfig, task: Task, model: Seq
 
 def run_from_command_line() -> None:
     """Turn bad input into one sentence and exit status 2."""
-    try:
+    with one_sentence_errors("analyze.py"):
         main(tyro.cli(Args, description=__doc__))
-    except (ValueError, TypeError) as error:
-        print(f"analyze.py: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

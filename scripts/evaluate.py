@@ -6,7 +6,6 @@ $ python scripts/evaluate.py runs/MNMMaze-9x9-mnm-p-seed0 --video episode.gif
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +23,7 @@ from mnm_rl.agents.evaluation import draw_maze_episode, evaluate_agent, film_epi
 from mnm_rl.agents.runs import RUN_KIND, set_up_torch
 from mnm_rl.envs import MazeVecEnv, reference_scores
 from mnm_rl.training import check_writable_directory
+from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.evaluation import describe_errors, evaluate_run
 from mnm_rl.training.runs import read_run
 
@@ -140,11 +140,8 @@ def _film(agent: RecurrentA2C, config: A2CConfig, path: Path, seed: int) -> None
 
 def run_from_command_line() -> None:
     """Turn bad input into one sentence and exit status 2."""
-    try:
+    with one_sentence_errors("evaluate.py"):
         main(tyro.cli(Args, description=__doc__))
-    except (ValueError, TypeError) as error:
-        print(f"evaluate.py: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

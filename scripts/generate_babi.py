@@ -6,7 +6,6 @@ python scripts/generate_babi.py --out more --train 90000 --valid 1000 --test 100
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import tyro
 
 from mnm_rl.tasks.babi import parse_tasks
 from mnm_rl.tasks.babi.generate import Sizes, write_files
+from mnm_rl.training.command_line import one_sentence_errors
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,8 @@ def main(args: Args) -> None:
 
 def run_from_command_line() -> None:
     """Turn bad input into one sentence and exit status 2."""
-    try:
+    with one_sentence_errors("generate_babi.py"):
         main(tyro.cli(Args, description=__doc__))
-    except ValueError as error:
-        print(f"generate_babi.py: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

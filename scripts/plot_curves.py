@@ -7,7 +7,6 @@ Every run gives its folder's name as label, unless --labels says otherwise.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +15,9 @@ import matplotlib
 import numpy as np
 import tyro
 
+from mnm_rl.reproduction.collect import moving_average
+from mnm_rl.training import check_writable_directory
+from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.curves import read_curve
 
 matplotlib.use("Agg")
@@ -57,6 +59,7 @@ def main(args: Args) -> None:
     """Read, average and draw."""
     if args.labels and len(args.labels) != len(args.runs):
         raise ValueError(f"There are {len(args.runs)} runs and {len(args.labels)} labels.")
+    check_writable_directory(args.out.parent)
     figure, axes = pyplot.subplots(figsize=(7.5, 4.5), layout="constrained")
     for run, label in zip(args.runs, args.labels or [run.name for run in args.runs], strict=True):
         curve = read_curve(run / args.file if run.is_dir() else run)
@@ -74,17 +77,8 @@ def main(args: Args) -> None:
     axes.set_xlim(0, args.max_x)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out, dpi=150)
     print(args.out)
-
-
-def moving_average(x: np.ndarray, y: np.ndarray, width: float) -> np.ndarray:
-    """The mean of every value of ``y`` and those before it within ``width`` of its ``x``."""
-    sums = np.cumsum(np.concatenate([[0.0], y]))
-    ends = np.arange(1, len(y) + 1)
-    starts = np.minimum(np.searchsorted(x, x - width, side="right"), ends - 1)
-    return (sums[ends] - sums[starts]) / (ends - starts)
 
 
 def describe(x: np.ndarray, y: np.ndarray, args: Args) -> str:
@@ -98,8 +92,5 @@ def describe(x: np.ndarray, y: np.ndarray, args: Args) -> str:
 
 
 if __name__ == "__main__":
-    try:
+    with one_sentence_errors("plot_curves.py"):
         main(tyro.cli(Args, description=__doc__))
-    except (ValueError, OSError) as error:
-        print(f"plot_curves.py: {error}", file=sys.stderr)
-        sys.exit(2)

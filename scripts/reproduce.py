@@ -31,6 +31,7 @@ from mnm_rl.reproduction.results import write_results
 from mnm_rl.reproduction.sweep import default_workers, run_locally, run_on_ray
 from mnm_rl.reproduction.trials import Job, check, is_trained, programs
 from mnm_rl.training import check_writable_directory
+from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.config import SupervisedConfig, config_to_dict
 
 
@@ -116,10 +117,8 @@ def run_from_command_line() -> None:
     """Turn bad input into one sentence and exit status 2."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        sys.exit(main(tyro.cli(Args, description=__doc__)))
-    except (ValueError, TypeError) as error:
-        print(f"reproduce.py: {error}", file=sys.stderr)
-        sys.exit(2)
+        with one_sentence_errors("reproduce.py"):
+            sys.exit(main(tyro.cli(Args, description=__doc__)))
     except KeyboardInterrupt:
         print("Stopped; the checkpoints are saved. The same command goes on.", file=sys.stderr)
         sys.exit(130)

@@ -34,7 +34,7 @@ from mnm_rl.agents.runs import (
     set_up_torch,
 )
 from mnm_rl.envs import MazeVecEnv
-from mnm_rl.training import NonFiniteError
+from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.runs import change_config, create_run
 from mnm_rl.training.stopping import stop_on_signals
 
@@ -131,7 +131,7 @@ def _parse() -> Args:
     if args.preset is not None and args.resume is not None:
         raise ValueError("A preset is for a new run; leave out --preset or --resume.")
     if args.preset is not None:
-        config = preset_config(args.preset)
+        config = preset_config(args.preset, args.run.core)
     elif args.resume is not None:
         config = read_a2c_config(Path(args.resume))
     else:
@@ -141,14 +141,8 @@ def _parse() -> Args:
 
 def run_from_command_line() -> None:
     """Turn bad input into one sentence and exit status 2."""
-    try:
+    with one_sentence_errors("train_a2c.py"):
         main(_parse())
-    except (ValueError, TypeError) as error:
-        print(f"train_a2c.py: {error}", file=sys.stderr)
-        sys.exit(2)
-    except NonFiniteError as error:
-        print(f"train_a2c.py: {error} The last checkpoint stands.", file=sys.stderr)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from torch import distributed
 from torch.utils.tensorboard import SummaryWriter
 
 from mnm_rl.cores import CORES
-from mnm_rl.training import NonFiniteError
+from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.config import PAPER_SIZES, SupervisedConfig, config_from_dict, config_to_dict
 from mnm_rl.training.display import TrainingDisplay
 from mnm_rl.training.model import count_parameters, seeded_model
@@ -155,13 +155,8 @@ def _describe(trainer: SupervisedTrainer, directory: Path, console: Console) -> 
 def run_from_command_line() -> None:
     """Turn bad input into one sentence and exit status 2."""
     try:
-        main(_parse())
-    except (ValueError, TypeError) as error:
-        print(f"train_supervised.py: {error}", file=sys.stderr)
-        sys.exit(2)
-    except NonFiniteError as error:
-        print(f"train_supervised.py: {error} The last checkpoint stands.", file=sys.stderr)
-        sys.exit(1)
+        with one_sentence_errors("train_supervised.py"):
+            main(_parse())
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()

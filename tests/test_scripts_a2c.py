@@ -113,7 +113,10 @@ def test_a_preset_and_what_goes_before_it(run_script, tmp_path):
 
 def test_all_presets_can_be_run():
     for name in PRESETS:
-        preset_config(name).check()
+        for core in ("mnm-p", "lstm", "plastic"):
+            preset_config(name, core).check()
+    assert preset_config("paper").heads == 3
+    assert preset_config("paper", "lstm").heads is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

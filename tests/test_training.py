@@ -97,3 +97,31 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"Cannot write to the directory .*file"):
         check_writable_directory(tmp_path / "file")
+
+
+def test_wrong_input_and_a_closed_pipe_end_a_script_without_a_traceback(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from mnm_rl.training import NonFiniteError\n"
+        "from mnm_rl.training.command_line import one_sentence_errors\n"
+        "with one_sentence_errors('script.py'):\n"
+        "    for _ in range(100_000):\n"
+        "        print('a line')\n"
+        "    raise {'bad': ValueError('No.'), 'lost': NonFiniteError('Lost.')}[sys.argv[1]]\n"
+    )
+    for word, status, message in (
+        ("bad", 2, "script.py: No.\n"),
+        ("lost", 1, "script.py: Lost. The last checkpoint stands.\n"),
+    ):
+        done = subprocess.run([sys.executable, script, word], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (status, message)
+    with subprocess.Popen(
+        [sys.executable, script, "bad"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "a line\n"
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == 1

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import tyro
 from torch import Tensor
 from torch.nn import functional as F
 
+from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.config import SupervisedConfig
 from mnm_rl.training.curves import CurveFile
 from mnm_rl.training.model import SequenceModel
@@ -104,8 +104,5 @@ def reset_peak() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    try:
+    with one_sentence_errors("measure"):
         main(tyro.cli(Args, description=__doc__))
-    except (ValueError, TypeError) as error:
-        print(f"measure: {error}", file=sys.stderr)
-        sys.exit(2)

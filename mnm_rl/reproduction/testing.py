@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.evaluation import evaluate_run
 from mnm_rl.training.files import atomic_write
 
@@ -56,7 +57,5 @@ def read_test_errors(run: Path) -> HeldOutErrors | None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    try:
+    with one_sentence_errors("testing"):
         write_test_errors(Path(sys.argv[1]))
-    except ValueError as error:
-        sys.exit(str(error))

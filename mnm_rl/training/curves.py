@@ -49,9 +49,16 @@ class CurveFile:
 
 
 def read_curve(path: str | os.PathLike) -> dict[str, list[float]]:
-    """The columns of a curve file of numbers, without a last line that a killed process left unfinished."""
-    with Path(path).open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if None not in row.values()]
+    """The columns of a curve file of numbers, without a last line that a killed process left unfinished.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    try:
+        with Path(path).open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if None not in row.values()]
+    except OSError as error:
+        raise ValueError(f"There is no curve at {path}.") from error
     return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else {})}
 
 

@@ -1,0 +1,61 @@
+"""Drawing curves of runs."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mnm_rl.training.command_line import one_sentence_errors
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def plot(monkeypatch, capsys):
+    """Run the script in this process; returns its exit status, stdout and stderr."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    script = importlib.import_module("plot_curves")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        status = 0
+        try:
+            with one_sentence_errors("plot_curves.py"):
+                script.main(script.tyro.cli(script.Args, args=[*map(str, arguments)]))
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def write_run(folder: Path, rows: str) -> Path:
+    folder.mkdir()
+    (folder / "progress.csv").write_text("episodes,reward\n" + rows)
+    return folder
+
+
+def test_averages_marks_and_ends_are_printed(plot, tmp_path):
+    run = write_run(tmp_path / "run", "10,0\n20,10\n30,30\n40,50\n")
+    picture = tmp_path / "pictures" / "curve.png"
+    status, out, _ = plot(run, "--window", 20, "--at", 20, "--mark", 15, "--out", picture)
+    assert status == 0
+    assert out.splitlines()[0].split(maxsplit=1) == [
+        "run",
+        "5.0 at 20, passes 15 at 30, ends with 40.0 at 40",
+    ]
+    assert Image.open(picture).width > 700
+
+
+def test_bad_input_is_one_sentence(plot, tmp_path):
+    run = write_run(tmp_path / "run", "10,0\n")
+    (tmp_path / "file").touch()
+    for arguments, message in (
+        ((tmp_path,), f"There is no curve at {tmp_path}/progress.csv."),
+        ((run, "--y", "size"), f"{run} has no column size; its columns: episodes, reward."),
+        ((run, "--labels", "a", "b"), "There are 1 runs and 2 labels."),
+        ((run, "--out", tmp_path / "file" / "a.png"), f"Cannot write to the directory {tmp_path}/file: "),
+    ):
+        status, _, err = plot(*arguments, *(() if "--out" in arguments else ("--out", tmp_path / "a.png")))
+        assert (status, err.count("\n")) == (2, 1)
+        assert err.startswith(f"plot_curves.py: {message}")
