@@ -42,13 +42,13 @@ class A2CConfig(EnvConfig):
 
     learning_rate: float = 1e-3
     """Of Adam."""
-    schedule: Literal["constant", "linear"] = "constant"
+    schedule: Literal["constant", "linear"] = "linear"
     """linear: the learning rate falls to zero over the run."""
     gamma: float | None = None
     """Discount per step. The maze: 0.9; others: 0.99."""
     gamma_end: float | None = None
     """Discount at the end of the run, to which it goes in a straight line; it stays if not given."""
-    gae_lambda: float = 1.0
+    gae_lambda: float = 0.95
     """1 for Monte-Carlo returns, less for generalized advantage estimation."""
     vf_coef: float = 0.1
     """Weight of the squared error of the values."""

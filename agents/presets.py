@@ -11,7 +11,7 @@ PresetName = Literal["paper", "soonest"]
 
 PRESETS: dict[PresetName, dict[str, Any]] = {
     "paper": {"previous_action": False, "heads": 3, "episodes": 1_000_000},
-    "soonest": {"gae_lambda": 0.95, "schedule": "linear", "episodes": 30_000},
+    "soonest": {"episodes": 30_000},
 }
 """``paper``: what Munkhdalai et al. 2019 tell of their setting, for MNM cores. ``soonest``: of the settings
 tried, the one that passes a reward of 175 after the fewest episodes."""

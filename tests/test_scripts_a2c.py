@@ -52,14 +52,15 @@ def parameters(directory: Path) -> list[np.ndarray]:
 
 def test_a_run_its_continuation_and_its_evaluation(run_script, tmp_path):
     run, whole = tmp_path / "run", tmp_path / "whole"
-    status, out, _ = run_script("train_a2c", *TINY_MAZE, "--log-dir", run, "--episodes", "12")
+    constant = [*TINY_MAZE, "--schedule", "constant"]  # a falling rate depends on the length of the run
+    status, out, _ = run_script("train_a2c", *constant, "--log-dir", run, "--episodes", "12")
     assert status == 0
     assert f"evaluate.py {run}" in out.replace("\n", "")
     # As if the process had been killed later, in the middle of a row.
     with (run / "progress.csv").open("a") as file:
         file.write("4,16,3200,1.0,5,0,0,0,0,0,0,0,0,0\r\n6,24,48")
     assert run_script("train_a2c", "--resume", run, "--episodes", "24", "--quiet")[:2] == (0, "")
-    run_script("train_a2c", *TINY_MAZE, "--log-dir", whole, "--episodes", "24", "--quiet")
+    run_script("train_a2c", *constant, "--log-dir", whole, "--episodes", "24", "--quiet")
     for first, second in zip(parameters(run), parameters(whole), strict=True):
         np.testing.assert_array_equal(first, second)
     curve, expected = read_curve(run / "progress.csv"), read_curve(whole / "progress.csv")
@@ -86,7 +87,8 @@ def test_a_run_its_continuation_and_its_evaluation(run_script, tmp_path):
 
 def test_a_run_that_goes_on_with_other_settings(run_script, tmp_path):
     run = tmp_path / "run"
-    run_script("train_a2c", *TINY_MAZE, "--log-dir", run, "--episodes", "8", "--quiet")
+    arguments = [*TINY_MAZE, "--schedule", "constant", "--episodes", "8", "--quiet"]
+    run_script("train_a2c", *arguments, "--log-dir", run)
     changes = ["--episodes", "16", "--schedule", "linear", "--gamma", "0.8", "--ent-coef-end", "0.01"]
     assert run_script("train_a2c", "--resume", run, *changes, "--quiet")[0] == 0
     agent = RecurrentA2C.load(run / "checkpoint.zip", device="cpu")

@@ -136,7 +136,7 @@ def figure6(scale: str, seeds: int | None) -> Experiment:
     """
     length, settings = {
         "smoke": (40, {"n_envs": 4, "hidden_size": 8, "env": "MNMMaze-5x5"}),
-        "laptop": (30_000, {"gae_lambda": 0.95, "schedule": "linear"}),
+        "laptop": (30_000, {}),
         "paper": (1_000_000, {"previous_action": False}),
     }[scale]
     experiment = _cross(
