@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -48,6 +48,8 @@ class Args:
     """Steps in the picture."""
     data: str | None = None
     """bAbI: folder or archive with the official files, if not where the run found them."""
+    instance: Literal[1, 2, 3, 4] | None = None
+    """Dictionary inference only: test on this instance, if not on that of the run."""
     device: str = "cpu"
     """cpu or cuda."""
     threads: int = 1
@@ -67,6 +69,8 @@ def main(args: Args) -> None:
 
 def evaluate_a2c(args: Args, values: dict[str, Any]) -> None:
     """Mean episode reward, stochastic and deterministic, beside the reference players."""
+    if args.instance is not None:
+        raise ValueError("instance is for runs of dictionary inference, not for an agent.")
     if args.episodes < 2:
         raise ValueError(f"episodes must be at least 2, got {args.episodes}.")
     config = config_from_dict(values)
@@ -99,7 +103,7 @@ def evaluate_supervised(args: Args, values: dict[str, Any]) -> None:
     del values  # they are read again with the parameters
     if args.video is not None or args.picture is not None:
         raise ValueError("A supervised run has no episodes to film or to draw.")
-    print(describe_errors(*evaluate_run(args.run, "test", args.device, args.data)))
+    print(describe_errors(*evaluate_run(args.run, "test", args.device, args.data, args.instance)))
 
 
 def _seed(env: Any, seed: int) -> None:

@@ -287,6 +287,7 @@ def test_evaluations_that_are_refused(run_script, tmp_path):
         ([tmp_path / "nothing"], "There is no run in"),
         ([run, "--episodes", "1"], "episodes must be at least 2"),
         ([run, "--video", tmp_path / "episode.mp4"], "should end in .gif"),
+        ([run, "--instance", "2"], "instance is for runs of dictionary inference"),
     ):
         status, out, err = run_script("evaluate", *arguments)
         assert (status, out) == (2, "")

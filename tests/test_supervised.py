@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import distributed, multiprocessing, nn
 
+from mnm_rl.tasks.dictionary import INSTANCES, DictionaryTask
 from mnm_rl.training import NonFiniteError
 from mnm_rl.training.config import SupervisedConfig, config_from_dict, config_to_dict
 from mnm_rl.training.curves import CurveFile, read_curve
@@ -333,5 +334,9 @@ def test_a_run_is_evaluated_with_its_best_parameters(tmp_path):
     config, task, counts = evaluate_run(tmp_path / "copy", "valid")
     assert counts.symbol_error == pytest.approx(trainer.progress.best_error)
     text = describe_errors(config, task, counts, "valid")
-    assert text.startswith("dictionary, mnm-p, seed 0: valid error ")
+    assert text.startswith("dictionary, instance 1, mnm-p, seed 0: valid error ")
     assert f"{counts.symbol_error:.3%} of 20 symbols" in text
+    config, task, counts = evaluate_run(tmp_path / "copy", instance=2)
+    assert task == DictionaryTask(*INSTANCES[2])
+    head = "dictionary, instance 2, mnm-p, seed 0: test error "
+    assert describe_errors(config, task, counts).startswith(head)

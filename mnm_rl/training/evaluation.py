@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -18,7 +19,9 @@ SUPPLEMENT_NOTE = (
 )
 
 
-def load_run(run: Path, data: str | None = None) -> tuple[SupervisedConfig, Task, SequenceModel]:
+def load_run(
+    run: Path, data: str | None = None, instance: Literal[1, 2, 3, 4] | None = None
+) -> tuple[SupervisedConfig, Task, SequenceModel]:
     """A run's task, and its model with the best parameters by validation error, or the last without any yet.
 
     The task is there for its test set: bAbI's comes without the synthetic training data of a supplement,
@@ -27,12 +30,17 @@ def load_run(run: Path, data: str | None = None) -> tuple[SupervisedConfig, Task
     Args:
         run: the run's folder, or a file with parameters in it.
         data: where bAbI's files are, if not where the run found them.
+        instance: of dictionary inference, in place of the run's own; all have the same symbols.
 
     Raises:
-        ValueError: if there is no such run, its files are damaged, or the data do not fit its vocabulary.
+        ValueError: if there is no such run, its files are damaged, the data do not fit its vocabulary, or an
+            instance is given for another task.
     """
     directory = run if run.is_dir() else run.parent
     config = config_from_dict(read_run(directory)["config"])
+    if instance is not None:
+        config = replace(config, instance=instance, support_size=None, length=None, smaller_instances=False)
+        config.check()
     path = directory / (BEST_FILE if (directory / BEST_FILE).exists() else CHECKPOINT_FILE)
     path = path if run.is_dir() else run
     state = load_state(path)
@@ -45,7 +53,11 @@ def load_run(run: Path, data: str | None = None) -> tuple[SupervisedConfig, Task
 
 
 def evaluate_run(
-    run: Path, split: str = "test", device: torch.device | str = "cpu", data: str | None = None
+    run: Path,
+    split: str = "test",
+    device: torch.device | str = "cpu",
+    data: str | None = None,
+    instance: Literal[1, 2, 3, 4] | None = None,
 ) -> tuple[SupervisedConfig, Task, ErrorCounts]:
     """Evaluate a run; see :func:`load_run`.
 
@@ -54,11 +66,12 @@ def evaluate_run(
         split: ``"test"`` or ``"valid"``.
         device: where to compute.
         data: where bAbI's files are, if not where the run found them.
+        instance: of dictionary inference, in place of the run's own.
 
     Raises:
         ValueError: as :func:`load_run`.
     """
-    config, task, model = load_run(run, data)
+    config, task, model = load_run(run, data, instance)
     return config, task, evaluate(model.to(device), task, split, device)
 
 
@@ -68,7 +81,8 @@ def describe_errors(config: SupervisedConfig, task: Task, counts: ErrorCounts, s
     symbols = (
         f"{counts.symbol_error:.3%} of {counts.symbols:,} {'bits' if task.input_features else 'symbols'}"
     )
-    head = f"{config.task}, {config.core}, seed {config.seed}: {split} error {symbols}, {answers}"
+    name = config.task if config.instance is None else f"{config.task}, instance {config.instance}"
+    head = f"{name}, {config.core}, seed {config.seed}: {split} error {symbols}, {answers}"
     if config.task != "babi":
         return head
     from mnm_rl.tasks.babi import babi_table, format_table
