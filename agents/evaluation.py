@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from mnm_rl.agents.a2c import RecurrentA2C
 from mnm_rl.envs import MazeVecEnv, render_frame
+from mnm_rl.envs.phases import Phases, episode_phases
 
 TRAIL = 25
 """Steps of the agent's path that a frame of the maze shows."""
@@ -31,6 +32,8 @@ class Score(NamedTuple):
     confidence: float
     """Half the width of the 95% confidence interval."""
     episodes: int
+    phases: Phases | None
+    """The maze only: its search for the goal, and its returns to it."""
 
 
 def evaluate_agent(agent: RecurrentA2C, env: VecEnv, episodes: int, deterministic: bool) -> Score:
@@ -42,16 +45,28 @@ def evaluate_agent(agent: RecurrentA2C, env: VecEnv, episodes: int, deterministi
         episodes: how many.
         deterministic: most likely actions instead of drawn ones.
     """
+    rewards: list[list[float]] = [[] for _ in range(env.num_envs)]
+
+    def remember(variables: dict[str, Any], _: object) -> None:
+        rewards[variables["i"]].append(variables["reward"])
+
+    is_maze = isinstance(env, MazeVecEnv)
     returns, _ = evaluate_policy(
         agent,  # pyright: ignore[reportArgumentType]
         env,
         n_eval_episodes=episodes,
         deterministic=deterministic,
         return_episode_rewards=True,
+        callback=remember if is_maze else None,
     )
     numbers = np.asarray(returns, dtype=np.float64)
     spread = numbers.std(ddof=1) if len(numbers) > 1 else np.nan
-    return Score(float(numbers.mean()), float(1.96 * spread / len(numbers) ** 0.5), len(numbers))
+    phases = None
+    if is_maze:
+        # All episodes have the same length, and each environment has played whole ones.
+        steps = np.concatenate(rewards).reshape(-1, env.mazes.rules.horizon)
+        phases = episode_phases(steps.T)
+    return Score(float(numbers.mean()), float(1.96 * spread / len(numbers) ** 0.5), len(numbers), phases)
 
 
 def film_episode(agent: RecurrentA2C, env: VecEnv, deterministic: bool = False) -> list[NDArray[np.uint8]]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mnm_rl.envs.belief import BeliefPlayer
 from mnm_rl.envs.oracle import OraclePlayer, RandomPlayer
+from mnm_rl.envs.phases import Phases, episode_phases
 from mnm_rl.envs.rules import MazeRules, Mazes
 
 
@@ -69,6 +70,8 @@ class EpisodeScores(NamedTuple):
     """Return of each episode, shape [episodes]."""
     exact: float | None
     """The expected return, where it is known exactly."""
+    phases: Phases
+    """Its search for the goal, and its returns to it."""
 
 
 def make_player(name: str, rules: MazeRules) -> ReferencePlayer:
@@ -105,12 +108,15 @@ def evaluate_player(
     mazes.seed(range(seed, seed + episodes))
     mazes.begin_episodes()
     chosen.reset(episodes, np.random.default_rng(seed))
+    returns_so_far = [np.zeros(episodes)]
     for _ in range(rules.horizon):
         mazes.step(chosen.act(Turn(mazes.observations(), mazes.cell, mazes.goal)))
+        returns_so_far.append(mazes.episode_return.copy())
     returns = mazes.episode_return.copy()
     spread = float(returns.std(ddof=1)) if episodes > 1 else float("nan")
     exact = chosen.exact_score() if hasattr(chosen, "exact_score") else None  # type: ignore[attr-defined]
-    return EpisodeScores(float(returns.mean()), 1.96 * spread / episodes**0.5, returns, exact)
+    phases = episode_phases(np.diff(returns_so_far, axis=0))
+    return EpisodeScores(float(returns.mean()), 1.96 * spread / episodes**0.5, returns, exact, phases)
 
 
 def reference_scores(maze_kwargs: dict[str, Any], episodes: int, seed: int) -> dict[str, EpisodeScores]:

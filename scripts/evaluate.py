@@ -19,9 +19,10 @@ from mnm_rl.agents import RecurrentA2C
 from mnm_rl.agents.callbacks import CHECKPOINT_FILE
 from mnm_rl.agents.config import A2CConfig, config_from_dict
 from mnm_rl.agents.environments import is_maze, make_env, maze_arguments
-from mnm_rl.agents.evaluation import draw_maze_episode, evaluate_agent, film_episode, save_animation
+from mnm_rl.agents.evaluation import Score, draw_maze_episode, evaluate_agent, film_episode, save_animation
 from mnm_rl.agents.runs import RUN_KIND, set_up_torch
 from mnm_rl.envs import MazeVecEnv, reference_scores
+from mnm_rl.envs.players import EpisodeScores
 from mnm_rl.training import check_writable_directory
 from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.evaluation import describe_errors, evaluate_run
@@ -81,21 +82,30 @@ def evaluate_a2c(args: Args, values: dict[str, Any]) -> None:
     path = args.run / CHECKPOINT_FILE if args.run.is_dir() else args.run
     agent = RecurrentA2C.load(path, device=args.device, core=config.core)
     print(f"{config.env}, {config.core}, {path}, {agent._n_updates} updates, {args.episodes} episodes each")
-    print(f"{'':22}reward  95% confidence")
+    maze_columns = "   first find  never  reward per step after it" if is_maze(config.env) else ""
+    print(f"{'':22}reward  95% confidence{maze_columns}")
     for name, deterministic in (("agent, stochastic", False), ("agent, deterministic", True)):
         parallel = min(args.episodes, PARALLEL_MAZES if is_maze(config.env) else PARALLEL_OTHERS)
         env = make_env(config, parallel)
         _seed(env, args.seed)
         score = evaluate_agent(agent, env, args.episodes, deterministic)
         env.close()
-        print(f"{name:20}{score.mean:8.2f}  +-{score.confidence:6.2f}", flush=True)
+        _print_score(name, score)
     if is_maze(config.env):
         for name, score in reference_scores(maze_arguments(config), args.episodes, args.seed).items():
-            print(f"{name + ' player':20}{score.mean:8.2f}  +-{score.confidence:6.2f}", flush=True)
+            _print_score(f"{name} player", score)
     if args.video is not None:
         _film(agent, config, args.video, args.seed)
     if args.picture is not None:
         _draw(agent, config, args.picture, args)
+
+
+def _print_score(name: str, score: Score | EpisodeScores) -> None:
+    """A line of the table."""
+    line = f"{name:20}{score.mean:8.2f}  +-{score.confidence:6.2f}"
+    if (phases := score.phases) is not None:
+        line += f"{phases.first_find:17.1f} {phases.never_found:6.1%} {phases.reward_per_step:9.3f}"
+    print(line, flush=True)
 
 
 def evaluate_supervised(args: Args, values: dict[str, Any]) -> None:

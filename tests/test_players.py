@@ -10,6 +10,7 @@ import pytest
 from mnm_rl.envs import MazeRules, Mazes, evaluate_player, reference_scores
 from mnm_rl.envs.belief import BeliefPlayer
 from mnm_rl.envs.oracle import OraclePlayer, RandomPlayer, goal_prior, goal_values
+from mnm_rl.envs.phases import episode_phases
 from mnm_rl.envs.players import PLAYERS, Turn, make_player
 from mnm_rl.envs.searching import score_bound, search_path
 
@@ -195,3 +196,24 @@ def test_belief_player_is_left_out_where_it_cannot_play():
     assert list(reference_scores({"size": 15, "horizon": 5}, 2, 0)) == ["random", "oracle"]
     assert list(reference_scores({"size": 3, "horizon": 5, "goal_reward": 0}, 2, 0)) == ["random", "oracle"]
     assert list(reference_scores({"size": 3, "horizon": 5}, 2, 0)) == ["random", "belief", "oracle"]
+
+
+def test_the_two_parts_of_an_episode():
+    rewards = np.array([[0, -0.1, 0, 0], [10, 0, 0, 0], [0, -0.1, 0, 10], [10, 0, 0, -0.1]])
+    phases = episode_phases(rewards)
+    assert phases.never_found == 0.5
+    assert phases.first_find == (2 + 3) / 2
+    assert phases.reward_per_step == pytest.approx((0 + 10 - 0.1) / (2 + 1))
+    nothing = episode_phases(np.zeros((3, 2)))
+    assert nothing.never_found == 1
+    assert np.isnan(nothing.first_find)
+    assert np.isnan(nothing.reward_per_step)
+
+
+def test_the_parts_add_up_to_the_score():
+    scores = evaluate_player("belief", episodes=400, seed=3)
+    phases = scores.phases
+    assert phases.never_found == 0
+    # The first find pays 10; walls cost little, and nobody who knows the map runs into them on purpose.
+    expected = 10 + (200 - phases.first_find) * phases.reward_per_step
+    assert scores.mean == pytest.approx(expected, abs=1)

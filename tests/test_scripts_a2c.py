@@ -80,6 +80,7 @@ def test_a_run_its_continuation_and_its_evaluation(run_script, tmp_path):
         *("random player", "belief player", "oracle player"),
     ]
     assert float(rows["oracle player"][2]) > float(rows["random player"][2])
+    assert rows["oracle player"][-2] == "0.0%", "episodes without a find"
     assert Image.open(video).n_frames > 100
     again = run_script("evaluate", run / "checkpoint.zip", "--episodes", "4")[1]
     assert again.splitlines()[2:] == out.splitlines()[2:-1], "the same seed gives the same scores"
