@@ -89,6 +89,9 @@ def draw_measurements(runs: Sequence[Run], path: Path) -> None:
             lengths, values = measured(runs, core, column)
             axes.plot(lengths, values, "o-", markersize=4, color=COLOURS[core], label=LABELS[core])
         axes.set(xlabel="length of the input", ylabel=label, xscale="log", yscale="log")
+        lengths = sorted({int(run.trial.settings["sequence_length"]) for run in runs})
+        axes.set_xticks(lengths, [str(length) for length in lengths])
+        axes.minorticks_off()
         if axes.get_xlim()[1] >= MEMORY_WIDTH:
             axes.axvline(MEMORY_WIDTH, color="0.55", linewidth=1, linestyle="--")
             place = {"xy": (MEMORY_WIDTH, 0.01), "xycoords": ("data", "axes fraction")}
