@@ -114,18 +114,14 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 def errors(found: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
-    """RMS(found - expected) / RMS(expected) for each tensor that is not empty.
-
-    The controller's state comes out of a tanh, whose error is absolute; a state near zero counts as 0.05.
-    """
+    """RMS(found - expected) / RMS(expected) for each tensor that is not empty."""
     assert found.keys() == expected.keys()
     result = {}
     for name, value in expected.items():
         assert found[name].shape == value.shape
         if value.numel():
             difference = (found[name].to(value.dtype) - value).norm()
-            least = 0.05 if name == "hidden" else 1e-12
-            result[name] = (difference / value.norm().clamp(min=least)).item()
+            result[name] = (difference / value.norm().clamp(min=1e-12)).item()
     return result
 
 
