@@ -107,10 +107,31 @@ inline Vec<float> tanh(Vec<float> x) {
   return limit(x * p / q, 1.0f);
 }
 
-// 1 / (1 + e^{-x}) within 2e-7, in [0, 1].
-inline Vec<float> logistic(Vec<float> x) {
-  return tanh(0.5f * x) * 0.5f + 0.5f;
+// e^x for x in [-87, 87], within 5e-7 of itself: 2^n e^r with |r| <= log(2) / 2, Taylor's series for e^r.
+inline Vec<float> exponential(Vec<float> x) {
+  typedef int32_t Integers __attribute__((vector_size(kVectorBytes)));
+  x = limit(x, 87.0f);
+  // Adding 1.5 * 2^23 rounds to a whole number, which then stands in the lowest bits.
+  const Vec<float> rounder = broadcast(12582912.0f);
+  const Vec<float> shifted = x * 1.44269504f + rounder;
+  const Vec<float> n = shifted - rounder;
+  const Vec<float> r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  Vec<float> p = r * (1.0f / 5040.0f) + 1.0f / 720.0f;
+  p = p * r + 1.0f / 120.0f;
+  p = p * r + 1.0f / 24.0f;
+  p = p * r + 1.0f / 6.0f;
+  p = p * r + 0.5f;
+  p = p * r * r + r + 1.0f;
+  Integers power;
+  std::memcpy(&power, &shifted, sizeof(power));
+  power = (power + 127) << 23;
+  Vec<float> scale;
+  std::memcpy(&scale, &power, sizeof(scale));
+  return p * scale;
 }
+
+// 1 / (1 + e^{-x}) within 5e-7 of itself where x > -87, in [0, 1].
+inline Vec<float> logistic(Vec<float> x) { return 1.0f / (1.0f + exponential(-x)); }
 
 inline Vec<double> tanh(Vec<double> x) {
   for (int64_t i = 0; i < kLanes<double>; ++i) x[i] = std::tanh(x[i]);
