@@ -10,7 +10,6 @@ Dimensions: ``T`` time, ``B`` batch, ``I`` input size, ``H`` heads, ``N`` slots;
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,9 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, reset_state, steps_with_resets
-
-CHUNK_SLOTS = 64
-"""Slots are gathered in chunks of this size, so that a step copies a chunk and not the whole table."""
+from mnm_rl.kernels.lookup_table import LookupTable
 
 
 @dataclass(frozen=True)
@@ -112,30 +109,33 @@ class LookupCore(MemoryCore[LookupState]):
         """See :meth:`MemoryCore.forward`."""
         self._check_inputs(inputs, resets)
         state = self.initial_state(inputs.shape[1]) if state is None else state
-        table = _Table(state)
-        any_reset = steps_with_resets(resets, inputs.shape[0])
+        any_reset = steps_with_resets(resets, len(inputs))
+        table = self._table(state, any_reset)
         heads = (self.config.heads, -1)
         controls, traces = [], []
         for t, x in enumerate(inputs.unbind(0)):
             if resets is not None and any_reset[t]:
-                state = self._reset(state, table, resets[t])
-                table = _Table(state)
+                state = self._reset(_with_table(state, table), resets[t])
+                table = self._table(state, any_reset[t:])
             hidden, cell = self.controller(torch.cat([x, state.read_value], 1), (state.hidden, state.cell))
             vectors = torch.tanh(self.interaction(hidden)).split(self._interaction_sizes, dim=1)
             read_keys, write_keys, write_values = (part.unflatten(1, heads) for part in vectors)
-            table.append(write_keys, write_values)
-            read_values = table.attend(read_keys)
+            read_values = table.write_and_read(write_keys, write_values, read_keys)
             state = state._replace(hidden=hidden, cell=cell, read_value=read_values.mean(1))
             controls.append(torch.cat([hidden, state.read_value], 1))
             if record:
                 traces.append((read_keys, write_keys, write_values, read_values))
         outputs = self.output(torch.stack(controls))
         meta_loss = outputs.new_zeros(outputs.shape[:2])
-        return CoreOutput(outputs, table.save(state), meta_loss, _stack(traces) if record else None)
+        return CoreOutput(outputs, _with_table(state, table), meta_loss, _stack(traces) if record else None)
 
-    def _reset(self, state: LookupState, table: _Table, mask: Tensor) -> LookupState:
+    def _table(self, state: LookupState, any_reset: list[bool]) -> LookupTable:
+        """A table for the steps up to the next reset."""
+        steps = any_reset.index(True, 1) if True in any_reset[1:] else len(any_reset)
+        return LookupTable(state.keys, state.values, state.written, steps * self.config.heads)
+
+    def _reset(self, state: LookupState, mask: Tensor) -> LookupState:
         """Empty the tables of the examples in ``mask``, and forget slots that no example uses any more."""
-        state = table.save(state)
         initial = self.initial_state(len(mask))
         kept = initial._replace(keys=state.keys, values=state.values, written=torch.zeros_like(state.written))
         state = reset_state(state, kept, mask)
@@ -145,41 +145,12 @@ class LookupCore(MemoryCore[LookupState]):
         )
 
 
+def _with_table(state: LookupState, table: LookupTable) -> LookupState:
+    keys, values, written = table.contents()
+    return state._replace(keys=keys, values=values, written=written)
+
+
 def _stack(traces: list[tuple[Tensor, ...]]) -> dict[str, Tensor]:
     columns = zip(*traces, strict=True)
     pairs = zip(LookupCore.trace_names, columns, strict=True)
     return {name: torch.stack(column) for name, column in pairs}
-
-
-class _Table:
-    """Slots in chunks; only the last chunk is still growing."""
-
-    def __init__(self, state: LookupState):
-        self._keys, self._values, self._written = [state.keys], [state.values], [state.written]
-        # Before the first reset in the middle of a sequence every slot counts, and no mask is needed.
-        self._masked = not bool(state.written.all())
-
-    def append(self, keys: Tensor, values: Tensor) -> None:
-        """Write ``[B, H, d_k]`` and ``[B, H, d_v]``."""
-        written = torch.ones(keys.shape[:2], dtype=torch.bool, device=keys.device)
-        for chunks, new in ((self._keys, keys), (self._values, values), (self._written, written)):
-            if chunks[-1].shape[1] >= CHUNK_SLOTS:
-                chunks.append(new)
-            else:
-                chunks[-1] = torch.cat([chunks[-1], new], 1)
-
-    def attend(self, keys: Tensor) -> Tensor:
-        """Softmax over all slots of the scaled dot products; ``[B, H, d_k]`` to ``[B, H, d_v]``."""
-        scores = torch.cat([keys @ chunk.mT for chunk in self._keys], 2) / math.sqrt(keys.shape[2])
-        if self._masked:
-            scores = scores.masked_fill(~torch.cat(self._written, 1).unsqueeze(1), -torch.inf)
-        parts = scores.softmax(2).split([chunk.shape[1] for chunk in self._values], dim=2)
-        return torch.stack([part @ chunk for part, chunk in zip(parts, self._values, strict=True)]).sum(0)
-
-    def save(self, state: LookupState) -> LookupState:
-        """The state with this table in it."""
-        return state._replace(
-            keys=torch.cat(self._keys, 1),
-            values=torch.cat(self._values, 1),
-            written=torch.cat(self._written, 1),
-        )
