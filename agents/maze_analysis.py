@@ -15,6 +15,7 @@ from mnm_rl.agents.environments import is_maze, make_env
 from mnm_rl.agents.episode_figure import EpisodeFigure
 from mnm_rl.agents.evaluation import save_animation
 from mnm_rl.agents.maze_figures import draw_goal_similarity, draw_paths
+from mnm_rl.agents.maze_numbers import describe_finds, describe_similarities
 from mnm_rl.agents.runs import RUN_KIND, make_agent
 from mnm_rl.agents.watching import MazeEpisodes, watch_episodes
 from mnm_rl.envs import MazeVecEnv
@@ -23,6 +24,7 @@ from mnm_rl.training.runs import read_run
 
 FRAMES_PER_SECOND = 8
 PICTURE_DPI, ANIMATION_DPI = 130, 90
+NUMBERS_FILE = "maze-numbers.txt"
 COMPARED = (0.5, 0.8)
 """The part of the episode in which the untrained and the trained agent are compared."""
 
@@ -33,8 +35,8 @@ def analyze_agent(
     """Watch an agent in the maze and draw what there is to see.
 
     An animation, a still picture and the trace of the episode with the median reward; the paths of the
-    untrained and the trained agent in that maze; and, for cores that read and write values, where they are
-    like those at the goal.
+    untrained and the trained agent in that maze; for cores that read and write values, where they are like
+    those at the goal; and the numbers of all episodes.
 
     Args:
         run: folder of a run, or a checkpoint in such a folder.
@@ -63,9 +65,9 @@ def analyze_agent(
     played = agent.num_timesteps // trained.rules.horizon
     shown = _draw_episode(episode, out)
     shown |= _draw_paths({"untrained": untrained, f"after {played:,} episodes": episode}, out)
-    if {"read_values", "write_values"} <= trained.trace.tensors.keys():
+    if _compares_values(trained):
         shown |= _draw_similarity(trained, out)
-    return shown
+    return shown | _write_numbers(trained, out)
 
 
 def _read_config(run: Path) -> A2CConfig:
@@ -121,3 +123,16 @@ def _draw_similarity(episodes: MazeEpisodes, out: Path) -> dict[Path, str]:
     return {
         path: f"memory values compared with those at the goal, {count} episodes, mean reward {reward:.1f}"
     }
+
+
+def _compares_values(episodes: MazeEpisodes) -> bool:
+    return {"read_values", "write_values"} <= episodes.trace.tensors.keys()
+
+
+def _write_numbers(episodes: MazeEpisodes, out: Path) -> dict[Path, str]:
+    parts = [describe_finds(episodes)]
+    if _compares_values(episodes):
+        parts.append(describe_similarities(episodes))
+    path = out / NUMBERS_FILE
+    path.write_text("\n\n".join(parts) + "\n")
+    return {path: "what agent and memory do before, at and after finds; means over the episodes"}

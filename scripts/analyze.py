@@ -3,7 +3,7 @@
 $ python scripts/analyze.py results/babi/all-tasks-mnm-p --task-number 2 --story 11 --out analysis
 $ python scripts/analyze.py results/babi/task-1-mnm-p --text "Mary went to the kitchen . Where is Mary ?"
 $ python scripts/analyze.py results/babi/all-tasks-mnm-p --supports 100
-$ python scripts/analyze.py results/maze/mnm-p --out analysis
+$ python scripts/analyze.py results/maze/highest --out analysis
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 
-from mnm_rl.agents.maze_analysis import analyze_agent
+from mnm_rl.agents.maze_analysis import NUMBERS_FILE, analyze_agent
 from mnm_rl.agents.runs import RUN_KIND, set_up_torch
 from mnm_rl.analysis import Trace, recall_errors, record, require_memory, similarities
 from mnm_rl.analysis.episodes import Episode, describe_answer, held_out_episode, text_episode, typical_batch
@@ -90,6 +90,7 @@ def analyze_maze(args: Args, values: dict[str, Any]) -> None:
     given = {name: getattr(args, name) for name in OF_AGENTS if getattr(args, name) is not None}
     for path, what in analyze_agent(args.run, args.out, **given).items():
         print(f"{path}: {what}")
+    print(f"\n{(args.out / NUMBERS_FILE).read_text()}", end="")
 
 
 def analyze_supervised(args: Args, values: dict[str, Any]) -> None:

@@ -135,7 +135,7 @@ def test_a_story_of_ones_own_and_another_core(analyze, tmp_path):
 def test_an_agent_in_the_maze(analyze, tmp_path):
     status, out, error = analyze("agent", "--episodes", 3, "--out", "maze")
     assert (status, error) == (0, "")
-    written = {"maze-agent.gif", "maze-agent.png", "maze-before-after.png", "trace.pt"}
+    written = {"maze-agent.gif", "maze-agent.png", "maze-before-after.png", "trace.pt", "maze-numbers.txt"}
     assert names(tmp_path / "maze") == written
     assert all(f"maze/{name}: " in out for name in written)
 

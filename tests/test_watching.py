@@ -28,7 +28,8 @@ from mnm_rl.agents.goal_similarity import (
     walking_distances,
 )
 from mnm_rl.agents.maze_analysis import analyze_agent
-from mnm_rl.agents.maze_figures import draw_goal_similarity, draw_paths
+from mnm_rl.agents.maze_figures import COLUMNS, draw_goal_similarity, draw_paths
+from mnm_rl.agents.maze_numbers import describe_finds, describe_similarities
 from mnm_rl.agents.memory_watcher import SEED, MemoryWatcher
 from mnm_rl.agents.runs import RUN_KIND, make_agent, make_logger
 from mnm_rl.agents.watching import MazeEpisodes, watch_episodes
@@ -285,6 +286,7 @@ def test_all_pictures_of_a_run(core, tmp_path, monkeypatch):
     shown = analyze_agent(path, tmp_path / "out", seed=5, episodes=3)
     names = ["maze-agent.gif", "maze-agent.png", "trace.pt", "maze-before-after.png"]
     names += ["maze-goal-similarity.png"] if core == "mnm-p" else []
+    names += ["maze-numbers.txt"]
     assert [path.name for path in shown] == names
     with Image.open(tmp_path / "out" / "maze-agent.gif") as animation:
         assert getattr(animation, "n_frames") == HORIZON  # noqa: B009
@@ -293,6 +295,57 @@ def test_all_pictures_of_a_run(core, tmp_path, monkeypatch):
     assert (trace.length, trace.batch_size, trace.metadata["core"]) == (HORIZON, 1, core)
     assert "untrained: reward" in drawn["maze-before-after.png"].axes[0].get_title()
     assert "after 3 episodes: reward" in drawn["maze-before-after.png"].axes[1].get_title()
+
+
+def test_the_numbers_are_means_over_the_steps_they_name():
+    _, episodes = watched()
+    found = episodes.found
+    text = describe_finds(episodes)
+    chosen = [b for b in range(4) if found[:-1, b].any()]
+    assert 0 < len(chosen) < 4, "otherwise the seed should be another one"
+    assert found.sum(0).max() > 1, "otherwise the seed should be another one"
+    assert text.startswith(
+        f"4 episodes, mean reward {episodes.returns.mean():.1f}; {len(chosen)} with a find"
+    )
+    steps: dict[str, list[tuple[int, int]]] = {}
+    peaks = 0
+    for b in chosen:
+        finds = np.flatnonzero(found[:, b])
+        sizes = episodes.trace["write_sizes"][:, b].mean(1)
+        peaks += int(sizes.argmax()) == finds[0] + 1
+        for t in range(HORIZON):
+            name = "at other steps after the first find"
+            if t <= finds[0]:
+                name = "before the first find"
+            elif t == finds[0] + 1:
+                name = "at the first reward"
+            elif t - 1 in finds:
+                name = "at later rewards"
+            steps.setdefault(name, []).append((t, b))
+    for name, places in steps.items():
+        times, mazes = (list(part) for part in zip(*places, strict=True))
+        value = episodes.values[times, mazes].mean()
+        rate = episodes.trace["rates"][times, mazes].mean()
+        sizes = "/".join(f"{size:.2f}" for size in episodes.trace["write_sizes"][times, mazes].mean(0))
+        line = next(line for line in text.splitlines() if line.startswith(name))
+        assert line.removeprefix(name).split()[:3] == [f"{value:.2f}", f"{rate:.2f}", sizes]
+    assert f"largest write size of the episode at the first reward: {peaks} of {len(chosen)}" in text
+
+
+def test_the_similarities_in_numbers_are_those_of_the_curves():
+    episodes = random_episodes(steps=60, mazes=4, heads=1, seed=0)
+    lines = describe_similarities(episodes).splitlines()
+    assert len(lines) == 5 * len(COLUMNS)
+    for number, column in enumerate(COLUMNS):
+        similarities = goal_similarities(episodes, column.comparison)
+        title, heading, later, *_ = lines[5 * number : 5 * number + 5]
+        assert title == column.title.replace("\n", " ")
+        means, _ = by_distance(episodes, similarities.later)
+        expected = [
+            f"{means[int(d)]:.2f}" if int(d) < len(means) and not np.isnan(means[int(d)]) else "-"
+            for d in heading.split()[4:]
+        ]
+        assert later.split()[-len(expected) :] == expected
 
 
 def test_what_cannot_be_watched_is_refused_with_a_reason(tmp_path):
