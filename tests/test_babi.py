@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mnm_rl.tasks.babi import BabiTask, Vocabulary, find_source, parse_repeat, parse_tasks
+from mnm_rl.tasks.babi import BabiTask, Vocabulary, find_source, parse_repeat, parse_tasks, repeats_by_error
 from mnm_rl.tasks.babi.files import VARIABLE
 from mnm_rl.tasks.base import ErrorCounts
 from mnm_rl.training.config import SupervisedConfig, config_to_dict
@@ -282,6 +282,27 @@ def test_repeated_tasks_come_so_many_times_as_often(data):
     assert len(task.sequences["valid"]) == len(once.sequences["valid"])
 
 
+def test_repeats_follow_the_errors():
+    assert repeats_by_error({1: 0.0, 2: 0.1, 3: 0.3, 16: 0.6}) == {1: 1, 2: 1, 3: 2, 16: 3}
+    assert repeats_by_error({4: 0.3}) == {4: 2}
+    assert repeats_by_error({1: 0.0, 2: 0.0}) == {}
+
+
+def test_an_adaptive_task_repeats_what_was_wrong(data):
+    task = BabiTask(str(data), tasks=(1, 2), adaptive=True, pool_batches=1)
+    plain = BabiTask(str(data), tasks=(1, 2), pool_batches=1)
+    assert torch.equal(task.training_batch(0, 8, 0).inputs, plain.training_batch(0, 8, 0).inputs)
+    task.adapt({1: 0.05, 2: 0.35})
+    repeated = BabiTask(str(data), tasks=(1, 2), repeat={1: 1, 2: 3}, pool_batches=1)
+    assert task.epoch_sequences == repeated.epoch_sequences > plain.epoch_sequences
+    assert torch.equal(task.training_batch(3, 8, 0).inputs, repeated.training_batch(3, 8, 0).inputs)
+    plain.adapt({1: 0.05, 2: 0.35})
+    assert torch.equal(
+        plain.training_batch(0, 8, 0).inputs,
+        BabiTask(str(data), tasks=(1, 2), pool_batches=1).training_batch(0, 8, 0).inputs,
+    )
+
+
 def test_repeats_without_sense_are_refused(data):
     for text in ("3", "3:", "x:2", "3:-1", "3:1.5"):
         with pytest.raises(ValueError, match="is not a task and how often its questions come"):
@@ -291,6 +312,10 @@ def test_repeats_without_sense_are_refused(data):
             BabiTask(str(data), tasks=(1, 2), repeat=repeat)
     with pytest.raises(ValueError, match="a fixed training set"):
         BabiTask(fresh=True, tasks=(1,), repeat={1: 2})
+    with pytest.raises(ValueError, match="repeat is for a fixed training set"):
+        BabiTask(fresh=True, tasks=(1,), adaptive=True)
+    with pytest.raises(ValueError, match="chooses itself what to repeat"):
+        BabiTask(str(data), tasks=(1, 2), repeat={1: 2}, adaptive=True)
 
 
 def test_one_epoch_has_every_sequence_once(data):

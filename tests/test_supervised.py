@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import distributed, multiprocessing, nn
 
+from mnm_rl.tasks.babi import BabiTask, repeats_by_error
 from mnm_rl.tasks.dictionary import INSTANCES, DictionaryTask
 from mnm_rl.training import NonFiniteError
 from mnm_rl.training.config import SupervisedConfig, config_from_dict, config_to_dict
@@ -253,6 +254,27 @@ SCRIPT_ARGUMENTS = [
         "1",
     ),
 ]
+
+
+def test_a_resumed_run_repeats_what_the_last_validation_found_wrong(tmp_path):
+    babi = dict(babi_tasks="1,20", babi_size="1k", babi_origin="generated", babi_repeat="auto")
+    config = SupervisedConfig(
+        task="babi", core="lstm", hidden_size=3, embedding_size=3, batch_size=4, iterations=12, log_every=4
+    )
+    config = replace(config, validate_every=5, **babi)
+    whole = trained(config)
+    (tmp_path / "parts").mkdir()
+    stopped = SupervisedTrainer(config, config.make_task(), tmp_path / "parts")
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train(lambda kind, row: stopped.request_stop() if row["iteration"] == 8 else None)
+    resumed = SupervisedTrainer(config, config.make_task(), tmp_path / "parts")
+    resumed.load(tmp_path / "parts")
+    assert resumed.progress.iteration == 8
+    assert isinstance(resumed.task, BabiTask)
+    assert resumed.task.repeat == repeats_by_error(resumed.progress.errors) != {}
+    resumed.train()
+    assert same_parameters(whole, resumed)
+    assert not same_parameters(whole, trained(replace(config, babi_repeat="")))
 
 
 def test_a_run_killed_again_and_again_always_resumes(tmp_path):

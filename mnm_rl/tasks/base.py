@@ -5,9 +5,9 @@ Dimensions: ``T`` time, ``B`` batch, ``C`` classes, ``F`` features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -89,6 +89,15 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
+class AdaptiveTask(Protocol):
+    """A task whose training batches also depend on what it was told last by :meth:`adapt`."""
+
+    def adapt(self, errors: Mapping[int, float]) -> None:
+        """Take note of a validation: the fraction of wrong answers for each kind of sequence."""
+        ...
+
+
 @dataclass
 class ErrorCounts:
     """Numbers of wrong and of all symbols and answers; the answers also by kind of sequence."""
@@ -116,6 +125,11 @@ class ErrorCounts:
                 for kind in kinds
             },
         )
+
+    @property
+    def error_by_kind(self) -> dict[int, float]:
+        """Fraction of answers with anything wrong in them, for each kind of sequence."""
+        return {kind: wrong / answers for kind, (wrong, answers) in self.by_kind.items()}
 
     @property
     def symbol_error(self) -> float:

@@ -75,7 +75,8 @@ class SupervisedConfig:
     babi_supplement: bool = False
     """babi: fill up task 3's missing 10k training file with synthetic stories; every log then says so."""
     babi_repeat: str = ""
-    """babi: draw the training questions of some tasks so many times as often, such as 3:4,16:2."""
+    """babi: draw the training questions of some tasks so many times as often, such as 3:4,16:2; or auto: half
+    of them evenly, the other half by the tasks' errors in the last validation."""
     max_length: int | None = None
     """babi: leave out longer training sequences, and say how many; nothing is left out by default."""
 
@@ -160,13 +161,15 @@ class SupervisedConfig:
             return PrioritySortTask()
         from mnm_rl.tasks.babi import BabiTask, Vocabulary, parse_repeat, parse_tasks
 
+        automatic = self.babi_repeat == "auto"
         return BabiTask(
             data=data or self.data,
             tasks=parse_tasks(self.babi_tasks),
             size=self.babi_size,
             format=self.babi_format,
             supplement=self.babi_supplement,
-            repeat=parse_repeat(self.babi_repeat),
+            repeat=parse_repeat("" if automatic else self.babi_repeat),
+            adaptive=automatic,
             max_length=self.max_length,
             origin="any" if data else self.babi_origin,
             fresh=self.babi_fresh,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mnm_rl.tasks import Batch, ErrorCounts, Task
+from mnm_rl.tasks import AdaptiveTask, Batch, ErrorCounts, Task
 from mnm_rl.training.config import SupervisedConfig, config_to_dict
 from mnm_rl.training.curves import CurveFile
 from mnm_rl.training.model import SequenceModel, seeded_model
@@ -47,6 +47,8 @@ class Progress:
     seconds: float = 0.0
     best_error: float = math.inf
     validations_without_improvement: int = 0
+    errors: dict[int, float] = field(default_factory=dict)
+    """Of the last validation, by kind of sequence."""
 
 
 class StopRequested(Exception):
@@ -204,6 +206,8 @@ class SupervisedTrainer:
         error = counts.answer_error if self.config.task == "babi" else counts.symbol_error
         progress.validated = progress.iteration
         progress.validations_without_improvement += 1
+        progress.errors = counts.error_by_kind
+        self._adapt()
         if error < progress.best_error:
             progress.best_error, progress.validations_without_improvement = error, 0
             if self.directory is not None and self.is_main:
@@ -214,8 +218,13 @@ class SupervisedTrainer:
             "symbol_error": counts.symbol_error,
             "answer_error": counts.answer_error,
         }
-        row.update({f"answer_error_{kind}": w / n for kind, (w, n) in counts.by_kind.items() if kind})
+        row.update({f"answer_error_{kind}": error for kind, error in progress.errors.items() if kind})
         return {**row, **self._memory_activity()}
+
+    def _adapt(self) -> None:
+        """Tell the task of the last validation, if it makes anything of it."""
+        if self.progress.errors and isinstance(self.task, AdaptiveTask):
+            self.task.adapt(self.progress.errors)
 
     @torch.no_grad()
     def _memory_activity(self) -> dict[str, float]:
@@ -301,6 +310,7 @@ class SupervisedTrainer:
         # Older checkpoints do not say; they were written after validations.
         self.progress = Progress(**{"validated": state["progress"]["iteration"], **state["progress"]})
         self.saved_iteration = self.progress.iteration
+        self._adapt()
         window = state["window"]
         self._window = Window(**{**window, "errors": ErrorCounts(**window["errors"])})
 

@@ -2,7 +2,7 @@
 
 from mnm_rl.tasks.babi.files import find_source
 from mnm_rl.tasks.babi.table import babi_table, format_table
-from mnm_rl.tasks.babi.task import BabiTask, parse_repeat, parse_tasks
+from mnm_rl.tasks.babi.task import BabiTask, parse_repeat, parse_tasks, repeats_by_error
 from mnm_rl.tasks.babi.vocabulary import Vocabulary
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "format_table",
     "parse_repeat",
     "parse_tasks",
+    "repeats_by_error",
 ]

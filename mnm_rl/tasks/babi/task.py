@@ -54,6 +54,9 @@ class BabiTask:
     fewer questions (task 3's real subset) and where stories hold one question or several (story format)."""
     repeat: Mapping[int, int] = field(default_factory=dict)
     """Tasks whose training questions are drawn so many times as often, for those that are slow to learn."""
+    adaptive: bool = False
+    """Set ``repeat`` after every validation: half of the questions are then drawn evenly, the other half in
+    proportion to the errors of their tasks."""
     pool_batches: int = 100
     """Batches that are sorted by length together: more means less padding."""
     mixing: float = 0.3
@@ -106,6 +109,8 @@ class BabiTask:
         balance = f"every {'task' if self.balance == 'tasks' else 'question'} equally often"
         for number, times in sorted(self.repeat.items()):
             balance += f", those of task {number} {times} times as often"
+        if self.adaptive:
+            balance += ", after a validation half of them by the errors of their tasks"
         head = f"bAbI {self.size}, one sequence per {self.format}, {balance}, {self.input_symbols} symbols"
         return "\n".join(
             [f"{head}, from {self.source.path}", *describe_sequences(self.sequences), *self.notes]
@@ -116,6 +121,12 @@ class BabiTask:
         if self._fresh is not None:
             return self._fresh.batch(index, batch_size, seed)
         return self.sequences["train"].batch(self.order.batch(index, batch_size, seed))
+
+    def adapt(self, errors: Mapping[int, float]) -> None:
+        """Choose anew what is repeated, by the errors of each task in a validation, if that is wanted."""
+        if self.adaptive:
+            self.repeat = repeats_by_error(errors)
+            self.order = self._order_training()
 
     def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
         """All sequences of a set, shortest first; the last batch may be smaller.
@@ -161,7 +172,9 @@ class BabiTask:
                 raise ValueError(
                     f"repeat gives a number from 1 on for tasks of the run, not {times} for task {number}."
                 )
-        if self.repeat and (self.fresh or self.balance == "tasks"):
+        if self.repeat and self.adaptive:
+            raise ValueError("An adaptive task chooses itself what to repeat.")
+        if (self.repeat or self.adaptive) and (self.fresh or self.balance == "tasks"):
             raise ValueError("repeat is for a fixed training set whose questions all come equally often.")
         if self.fresh and self.supplement:
             raise ValueError("Fresh questions need no supplement: leave out one of the two.")
@@ -205,6 +218,20 @@ def parse_tasks(text: str) -> tuple[int, ...]:
         tasks += range(ends[0], ends[-1] + 1)
     check_tasks(tasks)
     return tuple(tasks)
+
+
+def repeats_by_error(errors: Mapping[int, float]) -> dict[int, int]:
+    """How often to draw the questions of each task, half evenly and half in proportion to the errors.
+
+    Each of n tasks comes once, and n further times are shared out in proportion to the errors.
+
+    Args:
+        errors: task -> fraction of wrong answers.
+    """
+    total = sum(errors.values())
+    if total == 0:
+        return {}
+    return {task: 1 + round(len(errors) * error / total) for task, error in errors.items()}
 
 
 def parse_repeat(text: str) -> dict[int, int]:
