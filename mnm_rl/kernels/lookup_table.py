@@ -82,7 +82,7 @@ class _Slots:
         """The backward pass that ``link``, the gradient of the step after, is part of; a new one if None."""
         if link is None:
             self._passes.append(_BackwardPass(self.keys, self.values))
-            link = self.keys.new_tensor([float(len(self._passes))])
+            link = _new_link(len(self._passes))
         return self._passes[int(link) - 1], link
 
 
@@ -137,6 +137,11 @@ class _BackwardPass:
         self._filled = 0
 
 
+def _new_link(number: int = 0) -> Tensor:
+    # In the processor's memory on any device, so that reading it never waits for a GPU.
+    return torch.full((1,), float(number), dtype=torch.float64)
+
+
 class _Begin(torch.autograd.Function):
     """Where the gradients of the slots that were there before come out.
 
@@ -148,7 +153,7 @@ class _Begin(torch.autograd.Function):
     def forward(ctx: Any, slots: _Slots, keys: Tensor, values: Tensor) -> Tensor:
         ctx.set_materialize_grads(False)
         ctx.slots = slots
-        return keys.new_zeros(1)
+        return _new_link()
 
     @staticmethod
     @once_differentiable
@@ -181,7 +186,7 @@ class _WriteAndRead(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.slots, ctx.start, ctx.stop = slots, start, stop
         ctx.save_for_backward(weights, read_keys)
-        return weights @ slots.values[:, :stop], link.new_zeros(1)
+        return weights @ slots.values[:, :stop], _new_link()
 
     @staticmethod
     @once_differentiable
