@@ -244,6 +244,8 @@ def parse_repeat(text: str) -> dict[int, int]:
     for part in filter(None, text.split(",")):
         task, _, times = part.strip().partition(":")
         if not (task.isdecimal() and times.isdecimal()):
-            raise ValueError(f"{part!r} is not a task and how often its questions come; write 3:4,16:2.")
+            raise ValueError(
+                f"{part!r} is not a task and how often its questions come; write 3:4,16:2, or auto."
+            )
         repeat[int(task)] = int(times)
     return repeat
