@@ -1,4 +1,7 @@
-"""The numbers behind the pictures of an agent in the maze, as text."""
+"""The numbers behind the pictures of an agent in the maze, as text.
+
+Dimensions: ``T`` time, ``B`` mazes, ``L`` layers of the memory, ``N`` steps of one kind.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from numpy.typing import NDArray
 from mnm_rl.agents.goal_similarity import by_distance, goal_similarities
 from mnm_rl.agents.maze_figures import COLUMNS, CURVES
 from mnm_rl.agents.watching import MazeEpisodes
+from mnm_rl.text_tables import format_table
 
 OF_THE_MEMORY = {"rates": "rate", "write_sizes": "write size", "memory_distances": "distance"}
 """Tensors of a trace with a number for every step (and layer), and their headings."""
@@ -27,10 +31,10 @@ def describe_finds(episodes: MazeEpisodes) -> str:
     if not chosen.any():
         return lines[0]
     series = _series(episodes, chosen)
-    rows = {"": list(series)}
+    rows = [("", *series)]
     for name, steps in _phases(episodes.found[:, chosen]).items():
-        rows[name] = [_mean(values[steps]) for values in series.values()]
-    lines += _table(rows)
+        rows.append((name, *(_mean(values[steps]) for values in series.values())))
+    lines.append(format_table(rows))
     first = episodes.found[:, chosen].argmax(0) + 1
     for name in ("write size", "rate"):
         if name in series:
@@ -50,12 +54,12 @@ def describe_similarities(episodes: MazeEpisodes) -> str:
     lines = []
     for column in COLUMNS:
         similarities = goal_similarities(episodes, column.comparison)
-        rows = {"  steps from the goal": [str(distance) for distance in DISTANCES]}
+        rows = [("  steps from the goal", *map(str, DISTANCES))]
         for name, (label, _) in CURVES.items():
             means, _ = by_distance(episodes, getattr(similarities, name))
             known = [means[distance] if distance < len(means) else np.nan for distance in DISTANCES]
-            rows[f"  {label}"] = ["-" if np.isnan(mean) else f"{mean:.2f}" for mean in known]
-        lines += [column.title.replace("\n", " "), *_table(rows)]
+            rows.append((f"  {label}", *("-" if np.isnan(mean) else f"{mean:.2f}" for mean in known)))
+        lines += [column.title.replace("\n", " "), format_table(rows)]
     return "\n".join(lines)
 
 
@@ -81,13 +85,3 @@ def _phases(found: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
         "at later rewards": rewarded & (finds > 1),
         "at other steps after the first find": ~rewarded & (finds > 0),
     }
-
-
-def _table(rows: dict[str, list[str]]) -> list[str]:
-    """Lines with the cells of every column below each other."""
-    widths = [max(len(cell) for cell in column) + 2 for column in zip(*rows.values(), strict=True)]
-    label = max(len(name) for name in rows)
-    return [
-        f"{name:{label}}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-        for name, cells in rows.items()
-    ]

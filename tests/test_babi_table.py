@@ -2,9 +2,10 @@
 
 import pytest
 
-from mnm_rl.tasks.babi import babi_table, format_table
+from mnm_rl.tasks.babi import babi_table
 from mnm_rl.tasks.babi.table import PAPER_ERRORS
 from mnm_rl.tasks.base import ErrorCounts
+from mnm_rl.text_tables import format_table
 
 
 def counts(errors):

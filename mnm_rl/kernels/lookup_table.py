@@ -79,7 +79,7 @@ class _Slots:
         self._passes: list[_BackwardPass] = []
 
     def backward_pass(self, link: Tensor | None) -> tuple[_BackwardPass, Tensor]:
-        """The backward pass that ``link``, the gradient of the step after, is part of; a new one if None."""
+        """The pass that a link's gradient ``[1]`` belongs to, and that gradient; None begins a new pass."""
         if link is None:
             self._passes.append(_BackwardPass(self.keys, self.values))
             link = _new_link(len(self._passes))

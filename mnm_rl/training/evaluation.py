@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from mnm_rl.tasks import ErrorCounts, Task
+from mnm_rl.text_tables import format_table
 from mnm_rl.training.config import SupervisedConfig, config_from_dict
 from mnm_rl.training.model import SequenceModel
 from mnm_rl.training.runs import load_state, read_run
@@ -85,6 +86,6 @@ def describe_errors(config: SupervisedConfig, task: Task, counts: ErrorCounts, s
     head = f"{name}, {config.core}, seed {config.seed}: {split} error {symbols}, {answers}"
     if config.task != "babi":
         return head
-    from mnm_rl.tasks.babi import babi_table, format_table
+    from mnm_rl.tasks.babi import babi_table
 
     return f"{head}\n{format_table(babi_table(counts), getattr(task, 'notes', []))}"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from mnm_rl.tasks.base import ErrorCounts
+from mnm_rl.text_tables import Row
 
 PAPER_MODELS = ("EntNet", "TPR-RNN", "DNC", "SDNC", "MNM-g", "MNM-p")
 """The first two work at the level of sentences, the others at that of words."""
@@ -36,8 +35,6 @@ PAPER_ERRORS: dict[int, tuple[str, tuple[float, ...]]] = {
 FAILURE = 5.0
 """A task with more error than this, in %, counts as failed."""
 
-Row = tuple[str, ...]
-
 
 def babi_table(counts: ErrorCounts, model: str = "this run") -> list[Row]:
     """Table 3 with a column of our own: a heading, 20 tasks, mean error and failed tasks.
@@ -61,16 +58,6 @@ def babi_table(counts: ErrorCounts, model: str = "this run") -> list[Row]:
         own = _percent(ours[task], 2) if task in ours else ""
         rows.append((f"{task}: {name}", own, *(_percent(error, 1) for error in published)))
     return rows + _summary(ours)
-
-
-def format_table(rows: list[Row], notes: Iterable[str] = ()) -> str:
-    """The rows as lines of text, the first column left-aligned, the others right-aligned; then the notes."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for name, *cells in rows:
-        aligned = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
-        lines.append("  ".join([name.ljust(widths[0]), *aligned]))
-    return "\n".join([*lines, *notes])
 
 
 def _summary(ours: dict[int, float]) -> list[Row]:
