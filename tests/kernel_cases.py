@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from mnm_rl.cores.mnm import Interaction, MNMConfig, MNMCore, MNMState
 
@@ -59,6 +61,23 @@ def _nudge_vectors(core: MNMCore, generator: torch.Generator) -> None:
     core.interaction_vectors = nudged  # pyright: ignore[reportAttributeAccessIssue]
 
 
+class _RoundedTanh(TorchFunctionMode):
+    """Moves every result of tanh at random by up to one unit in its last place."""
+
+    def __init__(self, seed: int):
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func not in (torch.tanh, Tensor.tanh):
+            return result
+        noise = 2 * torch.rand(result.shape, generator=self.generator, dtype=result.dtype) - 1
+        return result * (1 + torch.finfo(result.dtype).eps * noise)
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """A problem with random parameters, state, inputs and resets, and random weights for the loss."""
@@ -76,6 +95,26 @@ class Case:
 
         ``nudge`` seeds noise of the size of ``ACTIVATION_ERROR`` on the plain loop's interaction vectors.
         """
+        core, inputs, state, resets = self._problem(kernel, dtype, nudge)
+        output = core(inputs, state, resets)
+        results = {"outputs": output.outputs, "meta_loss": output.meta_loss, **output.state._asdict()}
+        loss = torch.stack([(x * torch.randn(x.shape).to(x)).sum() for x in results.values()]).sum()
+        named = {**dict(core.named_parameters()), "inputs": inputs, **state._asdict()}
+        gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+        for (name, tensor), gradient in zip(named.items(), gradients, strict=True):
+            results[f"d {name}"] = torch.zeros_like(tensor) if gradient is None else gradient
+        return {name: value.detach().cpu() for name, value in results.items()}
+
+    def growth(self) -> float:
+        """The largest norm of all writes of a layer since its initial memory, whose entries are about 1."""
+        core, inputs, state, resets = self._problem("reference", torch.float64)
+        trace = core(inputs, state, resets, record=True).trace
+        assert trace is not None
+        return trace["memory_distances"].max().item()
+
+    def _problem(
+        self, kernel: str, dtype: torch.dtype, nudge: int | None = None
+    ) -> tuple[MNMCore, Tensor, MNMState, Tensor | None]:
         torch.manual_seed(self.seed)
         device = "cuda" if kernel == "triton" and torch.cuda.is_available() else "cpu"
         core = MNMCore(INPUTS, dataclasses.replace(self.config, kernel=kernel)).to(device, dtype)
@@ -84,14 +123,7 @@ class Case:
         inputs = torch.randn(self.steps, self.batch, INPUTS).to(device, dtype).requires_grad_()
         initial = core.initial_state(self.batch)
         state = MNMState(*[(x + 0.1 * torch.randn(x.shape).to(x)).requires_grad_() for x in initial])
-        output = core(inputs, state, self._draw_resets(device))
-        results = {"outputs": output.outputs, "meta_loss": output.meta_loss, **output.state._asdict()}
-        loss = torch.stack([(x * torch.randn(x.shape).to(x)).sum() for x in results.values()]).sum()
-        named = {**dict(core.named_parameters()), "inputs": inputs, **state._asdict()}
-        gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-        for (name, tensor), gradient in zip(named.items(), gradients, strict=True):
-            results[f"d {name}"] = torch.zeros_like(tensor) if gradient is None else gradient
-        return {name: value.detach().cpu() for name, value in results.items()}
+        return core, inputs, state, self._draw_resets(device)
 
     def _draw_resets(self, device: str) -> Tensor | None:
         if self.resets is not None:
@@ -128,3 +160,32 @@ def errors(found: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, f
 def largest(found: dict[str, float]) -> float:
     """The largest error; not a number if any is not, which ``max`` alone may hide."""
     return sum(found.values()) if any(error != error for error in found.values()) else max(found.values())
+
+
+def beyond_rounding(found: dict[str, Tensor], case: Case, limit: float = 1e-9) -> dict[str, float]:
+    """Those float64 results that differ from the plain loop's by ``limit`` and more than rounding explains.
+
+    Where a memory diverges, ``limit`` alone asks for digits that are not there: of some cases the plain loop
+    itself makes a hundredth out of another rounding of tanh.
+    """
+    wrong = {k: error for k, error in errors(found, plain(case, torch.float64)).items() if not error < limit}
+    if wrong:
+        limit += 10 * (_amplified_rounding(case) + _rounding_of_undone_writes(case))
+    return {name: error for name, error in wrong.items() if not error < limit}
+
+
+def _amplified_rounding(case: Case) -> float:
+    """The largest error that the plain loop in float64 makes of one unit in the last place of each tanh."""
+    exact, found = plain(case, torch.float64), []
+    for seed in range(3):
+        with _RoundedTanh(seed):
+            found.append(largest(errors(case.run("reference", torch.float64), exact)))
+    return max(found)
+
+
+def _rounding_of_undone_writes(case: Case) -> float:
+    """Error of an early memory when it is rebuilt from the largest one, in float64.
+
+    Undoing a write leaves a rounding error of the size of the memory after it.
+    """
+    return torch.finfo(torch.float64).eps * case.growth()
