@@ -30,7 +30,15 @@ from mnm_rl.training.runs import change_config, create_run, open_run
 from mnm_rl.training.stopping import stop_on_signals
 from mnm_rl.training.supervised import SupervisedTrainer, process_share
 
-CHANGEABLE = ("iterations", "data", "learning_rate", "schedule", "babi_repeat", "analyze_every")
+CHANGEABLE = (
+    "iterations",
+    "data",
+    "learning_rate",
+    "schedule",
+    "babi_repeat",
+    "babi_rename",
+    "analyze_every",
+)
 """What a resumed run may be given anew."""
 
 
@@ -43,7 +51,7 @@ class Args:
     """Folder of the run; runs/TASK-CORE-seedN if not given."""
     resume: str | None = None
     """Folder of a run to go on with. Its settings are used; --iterations, --data, --learning-rate,
-    --schedule, --babi-repeat and --analyze-every may be given anew."""
+    --schedule, --babi-repeat, --babi-rename and --analyze-every may be given anew."""
     device: str = "cpu"
     """cpu or cuda."""
     threads: int = 1

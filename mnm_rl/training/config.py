@@ -77,6 +77,8 @@ class SupervisedConfig:
     babi_repeat: str = ""
     """babi: draw the training questions of some tasks so many times as often, such as 3:4,16:2; or auto: half
     of them evenly, the other half by the tasks' errors in the last validation."""
+    babi_rename: bool = False
+    """babi: rename people, places and things at random in every training story; every log then says so."""
     max_length: int | None = None
     """babi: leave out longer training sequences, and say how many; nothing is left out by default."""
 
@@ -170,6 +172,7 @@ class SupervisedConfig:
             supplement=self.babi_supplement,
             repeat=parse_repeat("" if automatic else self.babi_repeat),
             adaptive=automatic,
+            rename=self.babi_rename,
             max_length=self.max_length,
             origin="any" if data else self.babi_origin,
             fresh=self.babi_fresh,

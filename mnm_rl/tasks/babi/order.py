@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 Balance = Literal["questions", "tasks"]
 
-PERMUTATION, POOL = 0, 1
+PERMUTATION, POOL, BATCH = 0, 1, 2
 """Names of random streams."""
 
 
@@ -95,6 +95,11 @@ class TrainingOrder:
     ) -> NDArray[np.integer]:
         rounds = -(-self._share // len(members))
         return np.concatenate([generator.permutation(members) for _ in range(rounds)])[: self._share]
+
+
+def batch_generator(index: int, seed: int) -> np.random.Generator:
+    """Randomness for the contents of batch ``index``; its sequences are drawn by others."""
+    return _generator(seed, BATCH, index)
 
 
 def _generator(*name: int) -> np.random.Generator:

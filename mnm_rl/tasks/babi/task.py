@@ -15,7 +15,8 @@ from mnm_rl.tasks.babi.encoding import Format, Sequences
 from mnm_rl.tasks.babi.files import Source
 from mnm_rl.tasks.babi.generate.files import check_tasks
 from mnm_rl.tasks.babi.generated import FreshQuestions, Origin, choose_source
-from mnm_rl.tasks.babi.order import Balance, TrainingOrder
+from mnm_rl.tasks.babi.order import Balance, TrainingOrder, batch_generator
+from mnm_rl.tasks.babi.renaming import Renaming
 from mnm_rl.tasks.babi.report import describe_sequences, dropped_note
 from mnm_rl.tasks.babi.vocabulary import Vocabulary
 from mnm_rl.tasks.base import Batch, ErrorCounts, count_symbol_errors, symbol_loss
@@ -57,6 +58,8 @@ class BabiTask:
     adaptive: bool = False
     """Set ``repeat`` after every validation: half of the questions are then drawn evenly, the other half in
     proportion to the errors of their tasks."""
+    rename: bool = False
+    """Rename people, places and things at random in every training sequence, each time anew."""
     pool_batches: int = 100
     """Batches that are sorted by length together: more means less padding."""
     mixing: float = 0.3
@@ -74,6 +77,7 @@ class BabiTask:
         self.sequences = {split: Sequences(corpus, self.format) for split, corpus in dataset.splits.items()}
         self.order = self._order_training()
         self._fresh = self._fresh_questions() if self.fresh else None
+        self._renaming = Renaming(dataset.splits["train"], dataset.vocabulary) if self.rename else None
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -102,7 +106,13 @@ class BabiTask:
             limit = "" if self.max_length is None else f"; none is longer than {self.max_length} symbols"
             return [*self._origin_notes, f"trained on GENERATED questions, fresh all the time{limit}"]
         train = self.sequences["train"]
-        return [*self._origin_notes, *self._dataset.notes, *dropped_note(train, self.max_length)]
+        renamed = ["trained on stories whose people, places and things are RENAMED at random"]
+        return [
+            *self._origin_notes,
+            *self._dataset.notes,
+            *(renamed if self.rename else []),
+            *dropped_note(train, self.max_length),
+        ]
 
     def describe(self) -> str:
         """Lines that say what is trained on, with numbers of questions and lengths by task, and the notes."""
@@ -120,7 +130,10 @@ class BabiTask:
         """Sequences of similar lengths; always ``batch_size`` of them."""
         if self._fresh is not None:
             return self._fresh.batch(index, batch_size, seed)
-        return self.sequences["train"].batch(self.order.batch(index, batch_size, seed))
+        batch = self.sequences["train"].batch(self.order.batch(index, batch_size, seed))
+        if self._renaming is None:
+            return batch
+        return self._renaming.rename(batch, batch_generator(index, seed))
 
     def adapt(self, errors: Mapping[int, float]) -> None:
         """Choose anew what is repeated, by the errors of each task in a validation, if that is wanted."""
@@ -178,6 +191,8 @@ class BabiTask:
             raise ValueError("repeat is for a fixed training set whose questions all come equally often.")
         if self.fresh and self.supplement:
             raise ValueError("Fresh questions need no supplement: leave out one of the two.")
+        if self.fresh and self.rename:
+            raise ValueError("Fresh questions come with all names already: leave out fresh or rename.")
 
     def _fresh_questions(self) -> FreshQuestions:
         return FreshQuestions(
