@@ -185,7 +185,7 @@ def hand_made(job: Job, done: int, checkpoint: bool = True, **changes) -> None:
 
 def test_a_run_made_by_hand_counts(tmp_path):
     job = make_job(tmp_path)
-    hand_made(job, 5, checkpoint=False, checkpoint_minutes=1.0, data="elsewhere")
+    hand_made(job, 5, checkpoint=False, checkpoint_minutes=1.0, data="elsewhere", babi_supplement=True)
     check(job)
     assert run_job(job).error is None
     assert not job.log.exists()

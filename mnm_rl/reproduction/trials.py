@@ -14,10 +14,11 @@ from mnm_rl.training.runs import CONFIG_FILE, read_run
 ProgramName = Literal["supervised", "a2c", "measurement"]
 
 FREE_SETTINGS = (
-    *("iterations", "episodes", "timesteps", "rounds", "data"),
+    *("iterations", "episodes", "timesteps", "rounds", "data", "babi_supplement"),
     *("checkpoint_minutes", "log_every", "analyze_every", "watch_every"),
 )
-"""What may differ in a run that was made by hand: its length, and what its numbers do not depend on."""
+"""What may differ in a run that was made by hand: its length, the data at hand (the tables say which they
+were), and what its numbers do not depend on."""
 
 
 @dataclass(frozen=True)
