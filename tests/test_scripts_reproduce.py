@@ -1,6 +1,7 @@
 """`scripts/reproduce.py` as it is used from a shell, and what it makes of finished runs."""
 
 import csv
+import functools
 import importlib
 import json
 import multiprocessing
@@ -169,7 +170,12 @@ def test_real_processes_and_ctrl_c(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = tmp_path / "figure6-laptop" / "maze-mnm-p-seed0"
     with subprocess.Popen(
-        [*command, "--workers", "1"], stderr=subprocess.PIPE, text=True, env=environment
+        [*command, "--workers", "1"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # A shell starts what it puts in the background, such as all tests, with Ctrl-C ignored.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     ) as process:
         deadline = time.monotonic() + 120
         while not (run / "checkpoint.zip").exists() and time.monotonic() < deadline:
