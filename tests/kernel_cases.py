@@ -170,11 +170,11 @@ def beyond_rounding(found: dict[str, Tensor], case: Case, limit: float = 1e-9) -
     """
     wrong = {k: error for k, error in errors(found, plain(case, torch.float64)).items() if not error < limit}
     if wrong:
-        limit += 10 * (_amplified_rounding(case) + _rounding_of_undone_writes(case))
+        limit += 10 * (amplified_rounding(case) + _rounding_of_undone_writes(case))
     return {name: error for name, error in wrong.items() if not error < limit}
 
 
-def _amplified_rounding(case: Case) -> float:
+def amplified_rounding(case: Case) -> float:
     """The largest error that the plain loop in float64 makes of one unit in the last place of each tanh."""
     exact, found = plain(case, torch.float64), []
     for seed in range(3):

@@ -9,7 +9,17 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from kernel_cases import INPUTS, Case, beyond_rounding, cases, errors, largest, plain, poisoned
+from kernel_cases import (
+    INPUTS,
+    Case,
+    amplified_rounding,
+    beyond_rounding,
+    cases,
+    errors,
+    largest,
+    plain,
+    poisoned,
+)
 from torch import Tensor
 
 from mnm_rl.cores.mnm import MNMConfig, MNMCore
@@ -59,6 +69,13 @@ def poisoned_memory() -> Iterator[None]:
 @example(case=DIVERGING)
 def test_equals_the_plain_loop_in_float64(backend: str, case: Case) -> None:
     assert beyond_rounding(case.run(backend, torch.float64), case) == {}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_diverging_memory_costs_the_kernels_less_than_rounding_costs_the_plain_loop(backend: str) -> None:
+    assert DIVERGING.growth() > 1e7
+    assert amplified_rounding(DIVERGING) > 1e-2
+    assert largest(errors(DIVERGING.run(backend, torch.float64), plain(DIVERGING, torch.float64))) < 1e-7
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
