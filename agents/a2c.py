@@ -31,7 +31,7 @@ from mnm_rl.agents.policies import (
 from mnm_rl.agents.resumable import ResumableAlgorithm
 from mnm_rl.agents.returns import advantages_and_returns
 from mnm_rl.agents.spaces import check_spaces
-from mnm_rl.training import GuardedOptimizer
+from mnm_rl.updates import GuardedOptimizer
 
 EntropyKind = Literal["entropy", "concentration"]
 

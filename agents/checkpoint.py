@@ -11,30 +11,12 @@ import json
 import os
 import random
 import zipfile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from stable_baselines3.common.save_util import json_to_data
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack, VecMonitor, VecNormalize
-
-from mnm_rl.agents.policies import state_to_arrays
-
-if TYPE_CHECKING:
-    from mnm_rl.agents.resumable import ResumableAlgorithm
-
-ATTRIBUTES = (
-    "num_timesteps",
-    "_n_updates",
-    "_episode_num",
-    "_current_progress_remaining",
-    "_last_obs",
-    "_last_episode_starts",
-    "_last_original_obs",
-    "ep_info_buffer",
-    "ep_success_buffer",
-)
-"""Attributes of the agent that change during a rollout."""
 
 WRAPPER_STATE: dict[type[VecEnvWrapper], tuple[str, ...]] = {
     VecMonitor: ("episode_returns", "episode_lengths", "episode_count"),
@@ -42,33 +24,6 @@ WRAPPER_STATE: dict[type[VecEnvWrapper], tuple[str, ...]] = {
     VecFrameStack: ("stacked_obs",),
 }
 MEMBERS = ("data", "policy.pth", "policy.optimizer.pth")
-
-
-def capture_attributes(agent: ResumableAlgorithm) -> dict[str, Any]:
-    """The attributes as they are now, safe from later changes."""
-    return {name: copy.copy(getattr(agent, name)) for name in ATTRIBUTES}
-
-
-def capture_run_state(agent: ResumableAlgorithm) -> dict[str, Any]:
-    """Recurrent state, random generators, environments and counts of skipped updates, as they are now."""
-    starts = agent._last_episode_starts
-    # At the start of an episode the state is the initial one, which need not be stored (MNM's is 120 kB).
-    episode_begins = starts is None or bool(np.all(starts))
-    return {
-        "core_state": None if episode_begins else state_to_arrays(agent.core_state),
-        "random": random_state(),
-        "env": None if agent.env is None else env_state(agent.env),
-        "guard": agent.guard.state_dict(),
-    }
-
-
-def restore_run_state(agent: ResumableAlgorithm, state: dict[str, Any]) -> None:
-    """Put back what `capture_run_state` returned, into an agent with its environment."""
-    agent.core_state = agent.policy.state_from_arrays(state["core_state"], agent.n_envs)
-    if agent.env is not None and state["env"] is not None and env_state(agent.env) is not None:
-        set_env_state(agent.env, state["env"])
-    # Last, because anything before may draw random numbers.
-    set_random_state(state["random"])
 
 
 def random_state() -> dict[str, Any]:

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Self
 
+import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 
 from mnm_rl.agents.checkpoint import (
-    capture_attributes,
-    capture_run_state,
     check_checkpoint,
-    restore_run_state,
+    env_state,
+    random_state,
+    set_env_state,
+    set_random_state,
 )
-from mnm_rl.agents.policies import RecurrentActorCriticPolicy
-from mnm_rl.training import GuardedOptimizer
+from mnm_rl.agents.policies import RecurrentActorCriticPolicy, state_to_arrays
+from mnm_rl.updates import GuardedOptimizer
+
+ATTRIBUTES = (
+    "num_timesteps",
+    "_n_updates",
+    "_episode_num",
+    "_current_progress_remaining",
+    "_last_obs",
+    "_last_episode_starts",
+    "_last_original_obs",
+    "ep_info_buffer",
+    "ep_success_buffer",
+)
+"""Attributes of the agent that change during a rollout."""
 
 
 class ResumableAlgorithm(OnPolicyAlgorithm):
@@ -112,3 +128,30 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
 
     def _present(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return capture_attributes(self), capture_run_state(self)
+
+
+def capture_attributes(agent: ResumableAlgorithm) -> dict[str, Any]:
+    """The attributes as they are now, safe from later changes."""
+    return {name: copy.copy(getattr(agent, name)) for name in ATTRIBUTES}
+
+
+def capture_run_state(agent: ResumableAlgorithm) -> dict[str, Any]:
+    """Recurrent state, random generators, environments and counts of skipped updates, as they are now."""
+    starts = agent._last_episode_starts
+    # At the start of an episode the state is the initial one, which need not be stored (MNM's is 120 kB).
+    episode_begins = starts is None or bool(np.all(starts))
+    return {
+        "core_state": None if episode_begins else state_to_arrays(agent.core_state),
+        "random": random_state(),
+        "env": None if agent.env is None else env_state(agent.env),
+        "guard": agent.guard.state_dict(),
+    }
+
+
+def restore_run_state(agent: ResumableAlgorithm, state: dict[str, Any]) -> None:
+    """Put back what `capture_run_state` returned, into an agent with its environment."""
+    agent.core_state = agent.policy.state_from_arrays(state["core_state"], agent.n_envs)
+    if agent.env is not None and state["env"] is not None and env_state(agent.env) is not None:
+        set_env_state(agent.env, state["env"])
+    # Last, because anything before may draw random numbers.
+    set_random_state(state["random"])

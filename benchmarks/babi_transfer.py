@@ -28,8 +28,8 @@ from mnm_rl.tasks.babi.comparison.page import check_page, write_part
 from mnm_rl.tasks.babi.comparison.report import table
 from mnm_rl.tasks.babi.generate import CATALOGUE
 from mnm_rl.training.command_line import one_sentence_errors
-from mnm_rl.training.config import SupervisedConfig, config_to_dict
-from mnm_rl.training.supervised import (
+from mnm_rl.training.supervised.config import SupervisedConfig, config_to_dict
+from mnm_rl.training.supervised.trainer import (
     BEST_FILE,
     CHECKPOINT_FILE,
     SupervisedTrainer,

@@ -19,7 +19,7 @@ from torch import nn
 
 from mnm_rl import make_core
 from mnm_rl.tasks.dictionary import INSTANCES, DictionaryTask
-from mnm_rl.training import GuardedOptimizer, NonFiniteError
+from mnm_rl.updates import GuardedOptimizer, NonFiniteError
 
 
 @dataclass(frozen=True)

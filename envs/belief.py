@@ -5,8 +5,6 @@ N mazes, F free cells, O observation size, T horizon.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,9 +12,7 @@ from mnm_rl.envs.localisation import MAX_SIZE, localisation_plan, view_classes, 
 from mnm_rl.envs.oracle import goal_prior
 from mnm_rl.envs.rules import REWARD_COLUMN, TIME_COLUMN, MazeRules
 from mnm_rl.envs.searching import score_bound, search_path
-
-if TYPE_CHECKING:
-    from mnm_rl.envs.players import Turn
+from mnm_rl.envs.turn import Turn
 
 _SEARCHING = -1
 

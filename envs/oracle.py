@@ -6,16 +6,14 @@ G goals (= F free cells), F cells, A = 4 actions, T horizon, N mazes.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mnm_rl.envs.layout import ACTIONS
 from mnm_rl.envs.rules import TIME_COLUMN, MazeRules
-
-if TYPE_CHECKING:
-    from mnm_rl.envs.players import Turn
+from mnm_rl.envs.turn import Turn
 
 
 class GoalValues(NamedTuple):

@@ -10,7 +10,7 @@ N mazes, O observation size.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,38 +19,7 @@ from mnm_rl.envs.belief import BeliefPlayer
 from mnm_rl.envs.oracle import OraclePlayer, RandomPlayer
 from mnm_rl.envs.phases import Phases, episode_phases
 from mnm_rl.envs.rules import MazeRules, Mazes
-
-
-class Turn(NamedTuple):
-    """What a player may look at before it moves; only the oracle uses the last two."""
-
-    observations: NDArray[np.float32]
-    """What the agents see, shape [N, O]."""
-    cells: NDArray[np.intp]
-    """Where the agents are, shape [N]."""
-    goals: NDArray[np.intp]
-    """Where the goals are, shape [N]."""
-
-
-class Player(Protocol):
-    """Plays N mazes at once."""
-
-    def reset(self, num_mazes: int, generator: np.random.Generator) -> None:
-        """Get ready for new episodes in `num_mazes` mazes, with random numbers from `generator`."""
-        ...
-
-    def act(self, turn: Turn) -> NDArray[np.intp]:
-        """Return an action for each maze, shape [N]."""
-        ...
-
-
-class ReferencePlayer(Player, Protocol):
-    """A player whose score is also known exactly."""
-
-    def exact_score(self) -> float:
-        """Return the expected return of an episode."""
-        ...
-
+from mnm_rl.envs.turn import Player, ReferencePlayer, Turn
 
 PLAYERS: dict[str, Callable[[MazeRules], ReferencePlayer]] = {
     "random": RandomPlayer,

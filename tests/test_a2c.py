@@ -14,9 +14,9 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from mnm_rl.agents import RecurrentA2C
-from mnm_rl.agents.callbacks import LinearSettings
 from mnm_rl.agents.returns import advantages_and_returns
-from mnm_rl.training import NonFiniteError
+from mnm_rl.training.rl.recorder import LinearSettings
+from mnm_rl.updates import NonFiniteError
 
 SMALL_MNM = {"hidden_size": 6, "key_size": 4, "value_size": 5, "memory_widths": (3,), "heads": 2}
 SMALL: dict[str, dict[str, Any]] = {

@@ -19,8 +19,8 @@ from mnm_rl.cores import CORES, make_core
 from mnm_rl.memory import recall, split_weights
 from mnm_rl.tasks import DictionaryTask, DoubleCopyTask, PrioritySortTask
 from mnm_rl.tasks.babi import Vocabulary
-from mnm_rl.training.config import SupervisedConfig
-from mnm_rl.training.supervised import SupervisedTrainer
+from mnm_rl.training.supervised.config import SupervisedConfig
+from mnm_rl.training.supervised.trainer import SupervisedTrainer
 
 ON_GPU = torch.cuda.is_available()
 if not ON_GPU:

@@ -11,10 +11,10 @@ import torch
 from mnm_rl.tasks.babi import BabiTask, Vocabulary, find_source, parse_repeat, parse_tasks, repeats_by_error
 from mnm_rl.tasks.babi.files import VARIABLE
 from mnm_rl.tasks.base import ErrorCounts
-from mnm_rl.training.config import SupervisedConfig, config_to_dict
-from mnm_rl.training.evaluation import describe_errors, evaluate_run
-from mnm_rl.training.runs import create_run
-from mnm_rl.training.supervised import SupervisedTrainer
+from mnm_rl.training.folder import create_run
+from mnm_rl.training.supervised.config import SupervisedConfig, config_to_dict
+from mnm_rl.training.supervised.evaluation import describe_errors, evaluate_run
+from mnm_rl.training.supervised.trainer import SupervisedTrainer
 
 FOLDER = "tasks_1-20_v1-2"
 ARCHIVE = FOLDER + ".tar.gz"

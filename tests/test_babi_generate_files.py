@@ -1,6 +1,5 @@
 """Generated bAbI questions as files and as a training task, and the command that writes them."""
 
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from mnm_rl.commands import generate_babi
 from mnm_rl.tasks.babi import BabiTask
 from mnm_rl.tasks.babi import generated as module
 from mnm_rl.tasks.babi.comparison import words_of
@@ -30,14 +30,6 @@ def home(monkeypatch, tmp_path_factory):
     # Small sets do not belong in the folders of the large ones, but the task looks for them there.
     monkeypatch.setattr("mnm_rl.tasks.babi.generate.files.SMALL", 30)
     return place
-
-
-def script():
-    spec = importlib.util.spec_from_file_location("generate_babi", ROOT / "scripts" / "generate_babi.py")
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = loaded
-    spec.loader.exec_module(loaded)
-    return loaded
 
 
 def test_files_have_the_official_names_and_sizes(tmp_path):
@@ -93,7 +85,7 @@ def test_bad_input_gets_one_sentence_before_any_work(arguments, message, home, m
     out = [] if "--out" in arguments else ["--out", "new"]
     monkeypatch.setattr(sys, "argv", ["generate_babi.py", *out, *arguments])
     with pytest.raises(SystemExit) as end:
-        script().run_from_command_line()
+        generate_babi.run_from_command_line()
     assert end.value.code == 2
     assert capsys.readouterr().err == f"generate_babi.py: {message}\n"
     assert not (home / "new").exists()
@@ -102,7 +94,7 @@ def test_bad_input_gets_one_sentence_before_any_work(arguments, message, home, m
 def test_the_command_writes_files_and_says_so(home, monkeypatch, capsys):
     sizes = ["--train", "8", "--valid", "2", "--test", "3"]
     monkeypatch.setattr(sys, "argv", ["generate_babi.py", "--out", "new", "--tasks", "1,20", *sizes])
-    script().run_from_command_line()
+    generate_babi.run_from_command_line()
     assert "26 questions in" in capsys.readouterr().out
     assert (home / "new" / "en-valid" / "qa20_valid.txt").is_file()
 

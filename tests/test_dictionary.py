@@ -15,7 +15,7 @@ from mnm_rl.tasks.dictionary import (
     DictionaryTask,
     smaller_instances,
 )
-from mnm_rl.training.config import SupervisedConfig
+from mnm_rl.training.supervised.config import SupervisedConfig
 
 
 @settings(deadline=None, max_examples=40)

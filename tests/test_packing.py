@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnm_rl.tasks import DictionaryTask
-from mnm_rl.training.model import SequenceModel
-from mnm_rl.training.packing import COLUMNS, make_packing
+from mnm_rl.training.supervised.model import SequenceModel
+from mnm_rl.training.supervised.packing import COLUMNS, make_packing
 
 
 @settings(max_examples=50, deadline=None)

@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from mnm_rl.agents import RecurrentA2C
-from mnm_rl.agents.config import A2CConfig, config_from_dict, config_to_dict
-from mnm_rl.agents.environments import EnvConfig, make_env
-from mnm_rl.agents.presets import PRESETS, preset_config
-from mnm_rl.agents.runs import policy_name
 from mnm_rl.training.curves import read_curve
+from mnm_rl.training.rl.agent import policy_name
+from mnm_rl.training.rl.config import A2CConfig, config_from_dict, config_to_dict
+from mnm_rl.training.rl.environments import EnvConfig, make_env
+from mnm_rl.training.rl.presets import PRESETS, preset_config
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 TINY_MAZE = ["--env", "MNMMaze-5x5", "--n-envs", "4", "--core", "lstm", "--hidden-size", "8"]
@@ -28,14 +28,13 @@ TINY_MAZE += ["--log-every", "2", "--no-tensorboard"]
 @pytest.fixture
 def run_script(monkeypatch, capsys):
     """Run a script in this process; returns its exit status, stdout and stderr."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(name: str, *arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
         status = 0
         try:
-            importlib.import_module(name).run_from_command_line()
+            importlib.import_module(f"mnm_rl.commands.{name}").run_from_command_line()
         except SystemExit as stop:
             status = int(stop.code or 0)
         return status, *capsys.readouterr()

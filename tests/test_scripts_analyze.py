@@ -11,22 +11,21 @@ import torch
 from PIL import Image
 from test_babi import FOLDER, make_files
 
-from mnm_rl.agents.callbacks import CHECKPOINT_FILE
-from mnm_rl.agents.config import A2CConfig
-from mnm_rl.agents.config import config_to_dict as a2c_to_dict
-from mnm_rl.agents.environments import make_env
-from mnm_rl.agents.runs import RUN_KIND, make_agent
 from mnm_rl.analysis import Trace, record, similarities
 from mnm_rl.analysis.episodes import make_episode
 from mnm_rl.analysis.supports import support_shares, supporting_sentences
 from mnm_rl.tasks.babi import BabiTask
 from mnm_rl.tasks.babi.files import VARIABLE
-from mnm_rl.training.config import SupervisedConfig, config_to_dict
-from mnm_rl.training.evaluation import load_run
-from mnm_rl.training.runs import create_run
-from mnm_rl.training.supervised import SupervisedTrainer
+from mnm_rl.training.folder import create_run
+from mnm_rl.training.rl.agent import RUN_KIND, make_agent
+from mnm_rl.training.rl.config import A2CConfig
+from mnm_rl.training.rl.config import config_to_dict as a2c_to_dict
+from mnm_rl.training.rl.environments import make_env
+from mnm_rl.training.rl.recorder import CHECKPOINT_FILE
+from mnm_rl.training.supervised.config import SupervisedConfig, config_to_dict
+from mnm_rl.training.supervised.evaluation import load_run
+from mnm_rl.training.supervised.trainer import SupervisedTrainer
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
 TINY = SupervisedConfig(
     task="babi",
     babi_tasks="1,8",
@@ -82,7 +81,6 @@ def runs(data, tmp_path_factory):
 @pytest.fixture
 def analyze(monkeypatch, capsys, tmp_path, runs):
     """Run the script in this process; returns its exit status, stdout and stderr."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
 
@@ -90,7 +88,7 @@ def analyze(monkeypatch, capsys, tmp_path, runs):
         monkeypatch.setattr(sys, "argv", ["analyze.py", *map(str, (runs / name, *arguments))])
         status = 0
         try:
-            importlib.import_module("analyze").run_from_command_line()
+            importlib.import_module("mnm_rl.commands.analyze").run_from_command_line()
         except SystemExit as stop:
             status = int(stop.code or 0)
         return status, *capsys.readouterr()

@@ -14,8 +14,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture
 def plot(monkeypatch, capsys):
     """Run the script in this process; returns its exit status, stdout and stderr."""
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    script = importlib.import_module("plot_curves")
+    script = importlib.import_module("mnm_rl.commands.plot_curves")
 
     def run(*arguments: object) -> tuple[int, str, str]:
         status = 0

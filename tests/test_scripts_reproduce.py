@@ -22,7 +22,6 @@ import torch._dynamo  # the optimizers need it: imported here, once for all tria
 import tyro
 from PIL import Image
 
-from mnm_rl.agents.config import config_to_dict as a2c_to_dict
 from mnm_rl.reproduction import processes
 from mnm_rl.reproduction.babi import babi_tables
 from mnm_rl.reproduction.collect import collect, mean_curve
@@ -30,7 +29,8 @@ from mnm_rl.reproduction.experiments import EXPERIMENTS, SCALES, make_experiment
 from mnm_rl.reproduction.paper import TABLE_1, TABLE_4
 from mnm_rl.reproduction.tables import algorithmic_table, maze_table
 from mnm_rl.reproduction.trials import is_trained, start_command
-from mnm_rl.training.config import config_to_dict
+from mnm_rl.training.rl.config import config_to_dict as a2c_to_dict
+from mnm_rl.training.supervised.config import config_to_dict
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = ROOT / "scripts"
@@ -89,7 +89,6 @@ class ForkedProcess:
 @pytest.fixture
 def reproduce(monkeypatch, capsys):
     """Run the script in this process, its trials in forked ones; returns exit status, stdout and stderr."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
     monkeypatch.setattr(processes, "_start", ForkedProcess)
     monkeypatch.setattr("mnm_rl.tasks.generated.GeneratedTask.held_out_episodes", 20)
     handler = signal.getsignal(signal.SIGTERM)
@@ -97,7 +96,7 @@ def reproduce(monkeypatch, capsys):
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["reproduce.py", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
-            importlib.import_module("reproduce").run_from_command_line()
+            importlib.import_module("mnm_rl.commands.reproduce").run_from_command_line()
         return int(stop.value.code or 0), *capsys.readouterr()
 
     yield run
@@ -107,8 +106,7 @@ def reproduce(monkeypatch, capsys):
 @pytest.fixture
 def jobs_of(monkeypatch, tmp_path):
     """The jobs of an experiment in a temporary folder."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    script = importlib.import_module("reproduce")
+    script = importlib.import_module("mnm_rl.commands.reproduce")
     return lambda name, scale="laptop", seeds=None: script._jobs(
         make_experiment(name, scale, seeds), tmp_path / f"{name}-{scale}"
     )
@@ -247,11 +245,11 @@ def test_commands_say_what_the_trials_are(name, scale, jobs_of):
     assert len({job.trial.name for job in jobs}) == len(jobs)
     assert {job.trial.seed for job in jobs} == {0, 1}
     for job in jobs[: len(jobs) // 2]:
-        script, length = job.program.command[-1], {job.program.length_option: job.trial.length}
+        command, length = job.program.command[-1], {job.program.length_option: job.trial.length}
         arguments = start_command(job)[len(job.program.command) :]
         if job.program.kind == "measurement":
             continue
-        module = importlib.import_module(Path(script).stem)
+        module = importlib.import_module(f"mnm_rl.commands.{command.replace('-', '_')}")
         run = tyro.cli(module.Args, args=arguments).run
         run.check()
         as_dict = config_to_dict if job.program.kind == "supervised" else a2c_to_dict

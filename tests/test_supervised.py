@@ -15,13 +15,13 @@ from torch import distributed, multiprocessing, nn
 
 from mnm_rl.tasks.babi import BabiTask, repeats_by_error
 from mnm_rl.tasks.dictionary import INSTANCES, DictionaryTask
-from mnm_rl.training import NonFiniteError
-from mnm_rl.training.config import SupervisedConfig, config_from_dict, config_to_dict
 from mnm_rl.training.curves import CurveFile, read_curve
-from mnm_rl.training.evaluation import describe_errors, evaluate_run
-from mnm_rl.training.runs import create_run, load_state, read_run
+from mnm_rl.training.folder import create_run, load_state, read_run
 from mnm_rl.training.stopping import stop_on_signals
-from mnm_rl.training.supervised import SupervisedTrainer, evaluate, learning_rate
+from mnm_rl.training.supervised.config import SupervisedConfig, config_from_dict, config_to_dict
+from mnm_rl.training.supervised.evaluation import describe_errors, evaluate_run
+from mnm_rl.training.supervised.trainer import SupervisedTrainer, evaluate, learning_rate
+from mnm_rl.updates import NonFiniteError
 
 SCRIPT = str(Path(__file__).parent.parent / "scripts" / "train_supervised.py")
 SMALL = SupervisedConfig(
@@ -82,7 +82,7 @@ def test_a_resumed_run_is_the_run_that_never_stopped(config, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("moment", ["update", "validation"])
 def test_a_run_stopped_by_a_signal_is_the_run_that_never_stopped(number, moment, tmp_path, monkeypatch):
-    monkeypatch.setattr("mnm_rl.training.supervised.EVALUATION_BATCH", 5)
+    monkeypatch.setattr("mnm_rl.training.supervised.trainer.EVALUATION_BATCH", 5)
     whole = trained(SMALL, tmp_path / "whole")
     (tmp_path / "parts").mkdir()
     stopped = SupervisedTrainer(SMALL, SMALL.make_task(), tmp_path / "parts")

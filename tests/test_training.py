@@ -9,13 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from mnm_rl.training import (
-    GuardedOptimizer,
-    NonFiniteError,
-    atomic_write,
-    check_writable_directory,
-    remove_partial_files,
-)
+from mnm_rl.training.files import atomic_write, check_writable_directory, remove_partial_files
+from mnm_rl.updates import GuardedOptimizer, NonFiniteError
 
 
 def guarded(patience=3, max_norm: float | None = 1.0):
@@ -103,7 +98,7 @@ def test_wrong_input_and_a_closed_pipe_end_a_script_without_a_traceback(tmp_path
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\n"
-        "from mnm_rl.training import NonFiniteError\n"
+        "from mnm_rl.updates import NonFiniteError\n"
         "from mnm_rl.training.command_line import one_sentence_errors\n"
         "with one_sentence_errors('script.py'):\n"
         "    for _ in range(100_000):\n"

@@ -16,10 +16,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mnm_rl.agents import RecurrentA2C
 from mnm_rl.agents.checkpoint import random_state
-from mnm_rl.agents.config import A2CConfig, config_to_dict
-from mnm_rl.agents.environments import make_env
-from mnm_rl.agents.episode_figure import EpisodeFigure
-from mnm_rl.agents.goal_similarity import (
+from mnm_rl.analysis import Trace, recall_errors
+from mnm_rl.analysis.maze.episode_figure import EpisodeFigure
+from mnm_rl.analysis.maze.episodes import MazeEpisodes, watch_episodes
+from mnm_rl.analysis.maze.figures import COLUMNS, draw_goal_similarity, draw_paths
+from mnm_rl.analysis.maze.goal_similarity import (
     LEAST_STEPS,
     Comparison,
     by_distance,
@@ -27,15 +28,14 @@ from mnm_rl.agents.goal_similarity import (
     goal_similarities,
     walking_distances,
 )
-from mnm_rl.agents.maze_analysis import analyze_agent
-from mnm_rl.agents.maze_figures import COLUMNS, draw_goal_similarity, draw_paths
-from mnm_rl.agents.maze_numbers import describe_finds, describe_similarities
-from mnm_rl.agents.memory_watcher import SEED, MemoryWatcher
-from mnm_rl.agents.runs import RUN_KIND, make_agent, make_logger
-from mnm_rl.agents.watching import MazeEpisodes, watch_episodes
-from mnm_rl.analysis import Trace, recall_errors
+from mnm_rl.analysis.maze.numbers import describe_finds, describe_similarities
+from mnm_rl.analysis.maze.report import analyze_agent
+from mnm_rl.analysis.maze.watcher import SEED, MemoryWatcher
 from mnm_rl.envs import MazeRules, MazeVecEnv
-from mnm_rl.training.runs import create_run
+from mnm_rl.training.folder import create_run
+from mnm_rl.training.rl.agent import RUN_KIND, make_agent, make_logger
+from mnm_rl.training.rl.config import A2CConfig, config_to_dict
+from mnm_rl.training.rl.environments import make_env
 
 SMALL_MNM = '{"key_size": 4, "value_size": 5, "memory_widths": [3], "heads": 2}'
 HORIZON = 25
@@ -228,7 +228,7 @@ def test_the_path_begins_after_the_last_relocation(monkeypatch):
     episodes = random_episodes(60, 1, 1, 4)
     drawn = []
     monkeypatch.setattr(
-        "mnm_rl.agents.episode_figure.render_frame",
+        "mnm_rl.analysis.maze.episode_figure.render_frame",
         lambda layout, agent, goal, path, tile: drawn.append((agent, goal, path)) or np.zeros((9, 9, 3)),
     )
     figure = EpisodeFigure(episodes, dpi=30)

@@ -12,7 +12,7 @@ from mnm_rl.analysis.pictures import draw_forgetting, draw_question
 from mnm_rl.analysis.trace import Trace, record
 from mnm_rl.cores.mnm import MNMCore
 from mnm_rl.tasks import Task
-from mnm_rl.training.model import SequenceModel
+from mnm_rl.training.supervised.model import SequenceModel
 
 SEQUENCES = 16
 STORY_WORDS = 80

@@ -17,7 +17,7 @@ from mnm_rl.analysis.trace import record, require_memory
 from mnm_rl.tasks.babi import BabiTask
 from mnm_rl.tasks.babi.dataset import FOLDERS
 from mnm_rl.tasks.babi.generate.lines import parse_stories
-from mnm_rl.training.model import SequenceModel
+from mnm_rl.training.supervised.model import SequenceModel
 
 BATCH = 50
 

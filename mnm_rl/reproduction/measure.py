@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mnm_rl.training.command_line import one_sentence_errors
-from mnm_rl.training.config import SupervisedConfig
 from mnm_rl.training.curves import CurveFile
-from mnm_rl.training.model import SequenceModel
-from mnm_rl.training.runs import create_run
-from mnm_rl.training.supervised import build_model
+from mnm_rl.training.folder import create_run
+from mnm_rl.training.supervised.config import SupervisedConfig
+from mnm_rl.training.supervised.model import SequenceModel
+from mnm_rl.training.supervised.trainer import build_model
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from mnm_rl.reproduction.collect import Run, collect, read_document
 from mnm_rl.reproduction.experiments import Experiment
 from mnm_rl.reproduction.trials import Job
 from mnm_rl.training.files import atomic_write
-from mnm_rl.training.runs import hardware, versions
+from mnm_rl.training.folder import hardware, versions
 
 DRAW = {
     "figure2": draw.draw_errors,

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from mnm_rl.training.command_line import one_sentence_errors
-from mnm_rl.training.evaluation import evaluate_run
 from mnm_rl.training.files import atomic_write
+from mnm_rl.training.supervised.evaluation import evaluate_run
 
 TEST_FILE = "test.json"
 

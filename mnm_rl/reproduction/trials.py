@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mnm_rl.training.curves import read_curve
-from mnm_rl.training.runs import CONFIG_FILE, read_run
+from mnm_rl.training.folder import CONFIG_FILE, read_run
 
 ProgramName = Literal["supervised", "a2c", "measurement"]
 
@@ -90,18 +90,18 @@ class Job:
         return {**self.program.defaults, **given}
 
 
-def programs(scripts: Path, defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Program]:
+def programs(defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Program]:
     """All programs that make runs.
 
     Args:
-        scripts: the folder of the training scripts.
         defaults: for each program the settings of a run without options.
     """
     quiet = ("--quiet", "--no-tensorboard")
+    mnm_rl = (sys.executable, "-m", "mnm_rl")
     return {
         "supervised": Program(
             kind="supervised",
-            command=(sys.executable, str(scripts / "train_supervised.py")),
+            command=(*mnm_rl, "train-supervised"),
             flags=quiet,
             defaults=defaults["supervised"],
             length_option="iterations",
@@ -112,7 +112,7 @@ def programs(scripts: Path, defaults: Mapping[str, Mapping[str, Any]]) -> dict[s
         ),
         "a2c": Program(
             kind="a2c",
-            command=(sys.executable, str(scripts / "train_a2c.py")),
+            command=(*mnm_rl, "train-a2c"),
             flags=quiet,
             defaults=defaults["a2c"],
             length_option="episodes",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mnm_rl.training.updates import NonFiniteError
+from mnm_rl.updates import NonFiniteError
 
 
 @contextmanager

@@ -13,10 +13,10 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from mnm_rl.agents.a2c import RecurrentA2C
-from mnm_rl.agents.callbacks import CHECKPOINT_FILE
 from mnm_rl.agents.checkpoint import env_state, set_random_state
-from mnm_rl.agents.config import A2CConfig, config_from_dict, config_to_dict
-from mnm_rl.training.runs import open_run
+from mnm_rl.training.folder import open_run
+from mnm_rl.training.rl.config import A2CConfig, config_from_dict, config_to_dict
+from mnm_rl.training.rl.recorder import CHECKPOINT_FILE
 
 RUN_KIND = "a2c"
 CHANGEABLE = (

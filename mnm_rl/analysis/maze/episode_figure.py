@@ -16,7 +16,7 @@ from matplotlib.image import AxesImage
 from matplotlib.quiver import Quiver
 from numpy.typing import NDArray
 
-from mnm_rl.agents.watching import MazeEpisodes
+from mnm_rl.analysis.maze.episodes import MazeEpisodes
 from mnm_rl.envs import render_frame
 from mnm_rl.envs.layout import MOVES
 

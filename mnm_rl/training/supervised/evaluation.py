@@ -10,10 +10,16 @@ import torch
 
 from mnm_rl.tasks import ErrorCounts, Task
 from mnm_rl.text_tables import format_table
-from mnm_rl.training.config import SupervisedConfig, config_from_dict
-from mnm_rl.training.model import SequenceModel
-from mnm_rl.training.runs import load_state, read_run
-from mnm_rl.training.supervised import BEST_FILE, CHECKPOINT_FILE, build_model, evaluate, load_parameters
+from mnm_rl.training.folder import load_state, read_run
+from mnm_rl.training.supervised.config import SupervisedConfig, config_from_dict
+from mnm_rl.training.supervised.model import SequenceModel
+from mnm_rl.training.supervised.trainer import (
+    BEST_FILE,
+    CHECKPOINT_FILE,
+    build_model,
+    evaluate,
+    load_parameters,
+)
 
 SUPPLEMENT_NOTE = (
     "the run was trained with the supplement: SYNTHETIC questions of task 3 added to the real ones"

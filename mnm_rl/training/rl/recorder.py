@@ -13,8 +13,8 @@ from typing import Any
 from stable_baselines3.common.callbacks import BaseCallback
 
 from mnm_rl.agents.a2c import RecurrentA2C
-from mnm_rl.training import atomic_write
 from mnm_rl.training.curves import CurveFile
+from mnm_rl.training.files import atomic_write
 
 CHECKPOINT_FILE, CURVE_FILE = "checkpoint.zip", "progress.csv"
 AVERAGED = ("policy_loss", "value_loss", "entropy", "concentration", "meta_loss", "grad_norm")

@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mnm_rl.agents.goal_similarity import by_distance, goal_similarities
-from mnm_rl.agents.maze_figures import COLUMNS, CURVES
-from mnm_rl.agents.watching import MazeEpisodes
+from mnm_rl.analysis.maze.episodes import MazeEpisodes
+from mnm_rl.analysis.maze.figures import COLUMNS, CURVES
+from mnm_rl.analysis.maze.goal_similarity import by_distance, goal_similarities
 from mnm_rl.text_tables import format_table
 
 OF_THE_MEMORY = {"rates": "rate", "write_sizes": "write size", "memory_distances": "distance"}

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mnm_rl.agents.watching import MazeEpisodes
 from mnm_rl.analysis import similarities
+from mnm_rl.analysis.maze.episodes import MazeEpisodes
 from mnm_rl.envs.layout import MazeLayout
 
 LEAST_STEPS = 30

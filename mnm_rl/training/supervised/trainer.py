@@ -17,11 +17,11 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mnm_rl.tasks import AdaptiveTask, Batch, ErrorCounts, Task
-from mnm_rl.training.config import SupervisedConfig, config_to_dict
 from mnm_rl.training.curves import CurveFile
-from mnm_rl.training.model import SequenceModel, seeded_model
-from mnm_rl.training.runs import load_state, save_state
-from mnm_rl.training.updates import GuardedOptimizer
+from mnm_rl.training.folder import load_state, save_state
+from mnm_rl.training.supervised.config import SupervisedConfig, config_to_dict
+from mnm_rl.training.supervised.model import SequenceModel, seeded_model
+from mnm_rl.updates import GuardedOptimizer
 
 CHECKPOINT_FILE, BEST_FILE = "checkpoint.pt", "best.pt"
 EVALUATION_BATCH = 250

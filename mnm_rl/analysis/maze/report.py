@@ -9,18 +9,18 @@ from PIL import Image
 from stable_baselines3.common.utils import set_random_seed
 
 from mnm_rl.agents.a2c import RecurrentA2C
-from mnm_rl.agents.callbacks import CHECKPOINT_FILE
-from mnm_rl.agents.config import A2CConfig, config_from_dict
-from mnm_rl.agents.environments import is_maze, make_env
-from mnm_rl.agents.episode_figure import EpisodeFigure
-from mnm_rl.agents.evaluation import save_animation
-from mnm_rl.agents.maze_figures import draw_goal_similarity, draw_paths
-from mnm_rl.agents.maze_numbers import describe_finds, describe_similarities
-from mnm_rl.agents.runs import RUN_KIND, make_agent
-from mnm_rl.agents.watching import MazeEpisodes, watch_episodes
+from mnm_rl.analysis.maze.episode_figure import EpisodeFigure
+from mnm_rl.analysis.maze.episodes import MazeEpisodes, watch_episodes
+from mnm_rl.analysis.maze.figures import draw_goal_similarity, draw_paths
+from mnm_rl.analysis.maze.film import save_animation
+from mnm_rl.analysis.maze.numbers import describe_finds, describe_similarities
 from mnm_rl.envs import MazeVecEnv
-from mnm_rl.training import check_writable_directory
-from mnm_rl.training.runs import read_run
+from mnm_rl.training.files import check_writable_directory
+from mnm_rl.training.folder import read_run
+from mnm_rl.training.rl.agent import RUN_KIND, make_agent
+from mnm_rl.training.rl.config import A2CConfig, config_from_dict
+from mnm_rl.training.rl.environments import is_maze, make_env
+from mnm_rl.training.rl.recorder import CHECKPOINT_FILE
 
 FRAMES_PER_SECOND = 8
 PICTURE_DPI, ANIMATION_DPI = 130, 90

@@ -6,9 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mnm_rl.agents.environments import EnvConfig, is_maze, maze_rules
 from mnm_rl.cores import core_config
 from mnm_rl.training.options import parse_json_object
+from mnm_rl.training.rl.environments import EnvConfig, is_maze, maze_rules
 
 MAZE_EPISODES = 60_000
 OTHER_TIMESTEPS = 500_000

@@ -7,7 +7,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mnm_rl.agents.callbacks import Progress as RunProgress
+from mnm_rl.training.rl.recorder import Progress as RunProgress
 
 SECONDS_BETWEEN_LINES = 60.0
 

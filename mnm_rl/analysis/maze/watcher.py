@@ -10,10 +10,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from mnm_rl.agents.a2c import RecurrentA2C
 from mnm_rl.agents.checkpoint import random_state, set_random_state
-from mnm_rl.agents.episode_figure import EpisodeFigure
-from mnm_rl.agents.watching import MazeEpisodes, watch_episodes
 from mnm_rl.analysis import recall_errors
 from mnm_rl.analysis.board import add_recall
+from mnm_rl.analysis.maze.episode_figure import EpisodeFigure
+from mnm_rl.analysis.maze.episodes import MazeEpisodes, watch_episodes
 from mnm_rl.cores.mnm import MNMCore
 from mnm_rl.envs import MazeVecEnv
 

@@ -14,14 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 from numpy.typing import NDArray
 
-from mnm_rl.agents.goal_similarity import (
+from mnm_rl.analysis.maze.episodes import MazeEpisodes
+from mnm_rl.analysis.maze.goal_similarity import (
     Comparison,
     GoalSimilarities,
     by_distance,
     by_place,
     goal_similarities,
 )
-from mnm_rl.agents.watching import MazeEpisodes
 from mnm_rl.envs import render_frame
 
 FONT = 9

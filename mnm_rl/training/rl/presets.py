@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from mnm_rl.agents.config import A2CConfig
 from mnm_rl.cores import core_settings
+from mnm_rl.training.rl.config import A2CConfig
 
 PresetName = Literal["paper", "soonest", "highest"]
 

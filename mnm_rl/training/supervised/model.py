@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mnm_rl.cores import make_core
 from mnm_rl.tasks import Task
-from mnm_rl.training.packing import make_packing
+from mnm_rl.training.supervised.packing import make_packing
 
 
 class SequenceModel(nn.Module):

@@ -1,0 +1,1 @@
+"""Agents in the maze, looked at from outside and inside: episodes, pictures, numbers."""

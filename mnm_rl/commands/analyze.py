@@ -1,0 +1,197 @@
+"""Look into the memory of a trained run: Figure 5 of the paper, a forgetting curve, or an agent in the maze.
+
+$ python scripts/analyze.py results/babi/all-tasks-mnm-p --task-number 2 --story 11 --out analysis
+$ python scripts/analyze.py results/babi/task-1-mnm-p --text "Mary went to the kitchen . Where is Mary ?"
+$ python scripts/analyze.py results/babi/all-tasks-mnm-p --supports 100
+$ python scripts/analyze.py results/maze/highest --out analysis
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from matplotlib.figure import Figure
+
+from mnm_rl.analysis import Trace, recall_errors, record, require_memory, similarities
+from mnm_rl.analysis.episodes import Episode, describe_answer, held_out_episode, text_episode, typical_batch
+from mnm_rl.analysis.forgetting import DELAYS
+from mnm_rl.analysis.maze.report import NUMBERS_FILE, analyze_agent
+from mnm_rl.analysis.pictures import MAPS, draw_forgetting, draw_question, draw_story_end
+from mnm_rl.analysis.supports import HEADING, describe_shares, support_shares
+from mnm_rl.cores.mnm import MNMCore
+from mnm_rl.tasks import Task
+from mnm_rl.tasks.babi import BabiTask, parse_tasks
+from mnm_rl.training.command_line import one_sentence_errors
+from mnm_rl.training.files import atomic_write, check_writable_directory
+from mnm_rl.training.folder import read_run
+from mnm_rl.training.rl.agent import RUN_KIND, set_up_torch
+from mnm_rl.training.supervised.config import SupervisedConfig, config_from_dict
+from mnm_rl.training.supervised.evaluation import load_run
+from mnm_rl.training.supervised.model import SequenceModel
+
+FORGETTING_SEQUENCES = 64
+OF_BABI = ("text", "supports", "task_number", "data")
+OF_SUPERVISED = ("story", *OF_BABI)
+OF_AGENTS = ("episodes", "seed")
+
+
+@dataclass(frozen=True)
+class Args:
+    """What to look at."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a run, or a checkpoint in such a folder."""
+    out: Path = Path("analysis")
+    """Folder for the pictures and the trace."""
+    story: int | None = None
+    """Number of a question (or episode) of the test set, from 1 on; 1 if nothing else is asked for."""
+    task_number: int | None = None
+    """bAbI: count the questions of this task only."""
+    text: str | None = None
+    """bAbI: a story of your own with a question at its end; see --story for those of the test set."""
+    supports: int | None = None
+    """bAbI, instead of pictures: over so many test questions of each task, how often the value read when the
+    answer is due is most like one written in a supporting sentence. Takes --task-number."""
+    story_words: int = 80
+    """The most words of a story in a picture, counted from its end."""
+    end_words: int = 24
+    """The most words that count as the end of a story."""
+    data: str | None = None
+    """bAbI: folder or archive with the official files, if not where the run found them."""
+    episodes: int | None = None
+    """The maze: how many episodes are watched; 256 if not given."""
+    seed: int | None = None
+    """The maze: of the episodes; 1,000,000 if not given, training runs use seeds near 0."""
+    threads: int = 1
+    """Processor threads."""
+
+
+def main(args: Args) -> None:
+    """Find out what kind of run it is."""
+    set_up_torch("cpu", args.threads)
+    directory = args.run if args.run.is_dir() else args.run.parent
+    document = read_run(directory)
+    kinds = {"supervised": analyze_supervised, RUN_KIND: analyze_maze}
+    if document["kind"] not in kinds:
+        raise ValueError(f"{directory} holds a run of kind {document['kind']}; known: {', '.join(kinds)}.")
+    kinds[document["kind"]](args, document["config"])
+
+
+def analyze_maze(args: Args, values: dict[str, Any]) -> None:
+    """Pictures of an agent in the maze."""
+    del values  # they are read again with the agent
+    _refuse(args, OF_SUPERVISED, "supervised runs", "an agent's")
+    given = {name: getattr(args, name) for name in OF_AGENTS if getattr(args, name) is not None}
+    for path, what in analyze_agent(args.run, args.out, **given).items():
+        print(f"{path}: {what}")
+    print(f"\n{(args.out / NUMBERS_FILE).read_text()}", end="")
+
+
+def analyze_supervised(args: Args, values: dict[str, Any]) -> None:
+    """Pictures of one sequence of the run's task, or numbers over many of bAbI's questions."""
+    config = config_from_dict(values)
+    _refuse(args, OF_AGENTS, "agents", "a supervised one")
+    _check(args, config)
+    config, task, model = load_run(args.run, args.data)
+    for note in getattr(task, "notes", []):
+        print(f"Note: {note}")
+    if args.supports is not None:
+        _print_supports(args, config, task, model)
+        return
+    episode = _choose_episode(args, task)
+    with torch.no_grad():
+        trace = record(model.core, model.encoder(episode.batch.inputs))
+        logits = model.head(trace["outputs"])
+    model_name = config.core if config.task == "babi" else f"{config.core}, {config.task}"
+    title = f"{model_name}, {episode.name}: {describe_answer(task, episode, logits)}"
+    print(title)
+    _print_most_similar(trace, episode)
+    trace.save(args.out / "trace.pt")
+    for name, figure in _figures(args, task, model, trace, episode, title):
+        path = args.out / f"{name}.png"
+        with atomic_write(path) as temporary:
+            figure.savefig(temporary, dpi=130)
+        print(path)
+
+
+def _check(args: Args, config: SupervisedConfig) -> None:
+    require_memory(config.core, "read_values", "write_values", "write_keys")
+    if config.task != "babi":
+        _refuse(args, OF_BABI, "runs on bAbI", f"one on {config.task}")
+    elif args.task_number is not None and args.task_number not in parse_tasks(config.babi_tasks):
+        raise ValueError(f"The run has no bAbI task {args.task_number}; its tasks: {config.babi_tasks}.")
+    chosen = [name for name in ("story", "text", "supports") if getattr(args, name) is not None]
+    if len(chosen) > 1 or (args.text is not None and args.task_number is not None):
+        raise ValueError("Give one of --story, --text and --supports; --task-number does not go with --text.")
+    for name in ("supports", "story_words", "end_words"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(args, name)}.")
+    if args.supports is None:
+        check_writable_directory(args.out)
+
+
+def _refuse(args: Args, options: tuple[str, ...], meant_for: str, kind: str) -> None:
+    """Make sure that options that mean nothing for this kind of run are not given."""
+    for option in options:
+        if getattr(args, option) is not None:
+            flag = "--" + option.replace("_", "-")
+            raise ValueError(f"{flag} is for {meant_for}; {args.run} is {kind}.")
+
+
+def _choose_episode(args: Args, task: Task) -> Episode:
+    if args.text is not None:
+        assert isinstance(task, BabiTask)
+        return text_episode(task.vocabulary, args.text)
+    return held_out_episode(task, 1 if args.story is None else args.story, "test", args.task_number)
+
+
+def _print_most_similar(trace: Trace, episode: Episode) -> None:
+    """For every word of the question the story's word at which the most similar value was written."""
+    start = episode.question
+    cosines = similarities(trace["read_values"][start:], trace["write_values"][:start])[0]
+    for word, row in zip(episode.words[start:], cosines, strict=True):
+        step = int(row.argmax())
+        like = f"{episode.words[step]:12} ({row[step]:.2f}, word {step + 1})"
+        print(f"  read at {word:12} most like written at {like}")
+
+
+def _figures(
+    args: Args, task: Task, model: SequenceModel, trace: Trace, episode: Episode, title: str
+) -> Iterator[tuple[str, Figure]]:
+    """File names and pictures."""
+    sizes = (args.story_words, args.end_words, title)
+    yield "question", draw_question(trace, episode, "together", args.story_words, title)
+    yield "story-end", draw_story_end(trace, episode, MAPS, "together", *sizes)
+    if trace["read_values"].shape[2] > 1:
+        yield "question-heads", draw_question(trace, episode, "separately", args.story_words, title)
+        for one in MAPS:
+            figure = draw_story_end(trace, episode, [one], "separately", *sizes)
+            yield f"story-end-heads-{one.name}", figure
+    if isinstance(model.core, MNMCore):
+        batch = typical_batch(task, FORGETTING_SEQUENCES, "test")
+        trace = record(model.core, model.encoder(batch.inputs))
+        forgetting = recall_errors(model.core, trace, present=batch.present)
+        count = len(batch.lengths)
+        print(f"Recall of what was written, {count} test sequences:")
+        for tau, error, cosine in zip(DELAYS, *forgetting, strict=True):
+            print(f"  {tau:3} steps later: relative squared error {error:.2f}, cosine {cosine:.2f}")
+        yield "forgetting", draw_forgetting(DELAYS, forgetting, f"{args.run}, {count} test sequences")
+
+
+def _print_supports(args: Args, config: SupervisedConfig, task: Task, model: SequenceModel) -> None:
+    assert isinstance(task, BabiTask)
+    tasks = parse_tasks(config.babi_tasks) if args.task_number is None else (args.task_number,)
+    print(HEADING)
+    for number in tasks:
+        print(describe_shares(support_shares(model, task, number, args.supports or 1)), flush=True)
+
+
+def run_from_command_line() -> None:
+    """Turn bad input into one sentence and exit status 2."""
+    with one_sentence_errors("analyze.py"):
+        main(tyro.cli(Args, description=__doc__))

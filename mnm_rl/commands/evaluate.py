@@ -1,0 +1,158 @@
+"""Evaluate a run: the return of an agent's episodes, or the test errors of a supervised model.
+
+$ python scripts/evaluate.py runs/MNMMaze-9x9-mnm-p-seed0
+$ python scripts/evaluate.py runs/MNMMaze-9x9-mnm-p-seed0 --video episode.gif
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from PIL import Image
+from stable_baselines3.common.utils import set_random_seed
+
+from mnm_rl.agents import RecurrentA2C
+from mnm_rl.analysis.maze.film import draw_maze_episode, film_episode, save_animation
+from mnm_rl.envs import MazeVecEnv, reference_scores
+from mnm_rl.envs.players import EpisodeScores
+from mnm_rl.training.command_line import one_sentence_errors
+from mnm_rl.training.files import check_writable_directory
+from mnm_rl.training.folder import read_run
+from mnm_rl.training.rl.agent import RUN_KIND, set_up_torch
+from mnm_rl.training.rl.config import A2CConfig, config_from_dict
+from mnm_rl.training.rl.environments import is_maze, make_env, maze_arguments
+from mnm_rl.training.rl.evaluation import Score, evaluate_agent
+from mnm_rl.training.rl.recorder import CHECKPOINT_FILE
+from mnm_rl.training.supervised.evaluation import describe_errors, evaluate_run
+
+PARALLEL_MAZES, PARALLEL_OTHERS = 100, 16
+
+
+@dataclass(frozen=True)
+class Args:
+    """What to evaluate."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a run, or a checkpoint in such a folder."""
+    episodes: int = 1000
+    """Episodes per line of the table."""
+    seed: int = 1_000_000
+    """Of the episodes; training runs use seeds near 0."""
+    video: Path | None = None
+    """Write an animation of one episode to this GIF file."""
+    picture: Path | None = None
+    """The maze only: draw the path of an episode's first steps into this image file."""
+    picture_steps: int = 60
+    """Steps in the picture."""
+    data: str | None = None
+    """bAbI: folder or archive with the official files, if not where the run found them."""
+    instance: Literal[1, 2, 3, 4] | None = None
+    """Dictionary inference only: test on this instance, if not on that of the run."""
+    device: str = "cpu"
+    """cpu or cuda."""
+    threads: int = 1
+    """Processor threads."""
+
+
+def main(args: Args) -> None:
+    """Find out what kind of run it is."""
+    set_up_torch(args.device, args.threads)
+    directory = args.run if args.run.is_dir() else args.run.parent
+    document = read_run(directory)
+    kinds = {RUN_KIND: evaluate_a2c, "supervised": evaluate_supervised}
+    if document["kind"] not in kinds:
+        raise ValueError(f"{directory} holds a run of an unknown kind, {document['kind']}.")
+    kinds[document["kind"]](args, document["config"])
+
+
+def evaluate_a2c(args: Args, values: dict[str, Any]) -> None:
+    """Mean episode reward, stochastic and deterministic, beside the reference players."""
+    if args.instance is not None:
+        raise ValueError("instance is for runs of dictionary inference, not for an agent.")
+    if args.episodes < 2:
+        raise ValueError(f"episodes must be at least 2, got {args.episodes}.")
+    config = config_from_dict(values)
+    if args.video is not None:
+        _check_video(args.video)
+    if args.picture is not None:
+        _check_picture(args.picture, config)
+    path = args.run / CHECKPOINT_FILE if args.run.is_dir() else args.run
+    agent = RecurrentA2C.load(path, device=args.device, core=config.core)
+    print(f"{config.env}, {config.core}, {path}, {agent._n_updates} updates, {args.episodes} episodes each")
+    maze_columns = "   first find  never  reward per step after it" if is_maze(config.env) else ""
+    print(f"{'':22}reward  95% confidence{maze_columns}")
+    for name, deterministic in (("agent, stochastic", False), ("agent, deterministic", True)):
+        parallel = min(args.episodes, PARALLEL_MAZES if is_maze(config.env) else PARALLEL_OTHERS)
+        env = make_env(config, parallel)
+        _seed(env, args.seed)
+        score = evaluate_agent(agent, env, args.episodes, deterministic)
+        env.close()
+        _print_score(name, score)
+    if is_maze(config.env):
+        for name, score in reference_scores(maze_arguments(config), args.episodes, args.seed).items():
+            _print_score(f"{name} player", score)
+    if args.video is not None:
+        _film(agent, config, args.video, args.seed)
+    if args.picture is not None:
+        _draw(agent, config, args.picture, args)
+
+
+def _print_score(name: str, score: Score | EpisodeScores) -> None:
+    """A line of the table."""
+    line = f"{name:20}{score.mean:8.2f}  +-{score.confidence:6.2f}"
+    if (phases := score.phases) is not None:
+        line += f"{phases.first_find:17.1f} {phases.never_found:6.1%} {phases.reward_per_step:9.3f}"
+    print(line, flush=True)
+
+
+def evaluate_supervised(args: Args, values: dict[str, Any]) -> None:
+    """Errors on the test set, of the parameters with the lowest validation error."""
+    del values  # they are read again with the parameters
+    if args.video is not None or args.picture is not None:
+        raise ValueError("A supervised run has no episodes to film or to draw.")
+    print(describe_errors(*evaluate_run(args.run, "test", args.device, args.data, args.instance)))
+
+
+def _seed(env: Any, seed: int) -> None:
+    set_random_seed(seed)
+    env.seed(seed)
+
+
+def _check_video(path: Path) -> None:
+    if path.suffix.lower() != ".gif":
+        raise ValueError(f"The animation is a GIF file, so {path} should end in .gif.")
+    check_writable_directory(path.parent)
+
+
+def _check_picture(path: Path, config: A2CConfig) -> None:
+    if not is_maze(config.env):
+        raise ValueError(f"Only episodes in the maze can be drawn, not in {config.env}.")
+    if path.suffix.lower() not in (".png", ".gif", ".jpg"):
+        raise ValueError(f"The picture is a .png, .gif or .jpg file, not {path}.")
+    check_writable_directory(path.parent)
+
+
+def _draw(agent: RecurrentA2C, config: A2CConfig, path: Path, args: Args) -> None:
+    env = make_env(config, 1)
+    assert isinstance(env, MazeVecEnv)
+    _seed(env, args.seed)
+    Image.fromarray(draw_maze_episode(agent, env, args.picture_steps)).save(path)
+    print(f"The first {args.picture_steps} steps of an episode: {path}")
+
+
+def _film(agent: RecurrentA2C, config: A2CConfig, path: Path, seed: int) -> None:
+    env = make_env(config, 1)
+    _seed(env, seed)
+    frames = film_episode(agent, env)
+    env.close()
+    save_animation(frames, path, frames_per_second=8 if is_maze(config.env) else 20)
+    print(f"Animation of one episode, {len(frames)} steps: {path}")
+
+
+def run_from_command_line() -> None:
+    """Turn bad input into one sentence and exit status 2."""
+    with one_sentence_errors("evaluate.py"):
+        main(tyro.cli(Args, description=__doc__))

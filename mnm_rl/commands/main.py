@@ -1,0 +1,32 @@
+"""The installed command: `mnm-rl NAME ...` runs the command line of that name."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+COMMANDS = {
+    "train-a2c": "train a recurrent A2C agent: by default MNM-p on the invisible-goal maze",
+    "train-supervised": "train a memory core on a supervised task",
+    "evaluate": "returns of an agent's episodes, or test errors of a supervised model",
+    "analyze": "pictures and numbers of what a trained memory does",
+    "reproduce": "train and draw a figure or table of the paper",
+    "generate-babi": "write the bAbI tasks as files, generated anew",
+    "plot-curves": "draw training curves of several runs in one picture",
+}
+"""Name -> what it does; each is a module of this package."""
+
+
+def main() -> None:
+    """Run the command that the first argument names, with the others as its options."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        print("usage: mnm-rl NAME [OPTIONS]\n")
+        print("\n".join(f"  {command:18}{text}" for command, text in COMMANDS.items()))
+        print("\nmnm-rl NAME --help tells the options of a command.")
+        return
+    if name not in COMMANDS:
+        print(f"mnm-rl: unknown command {name!r}; known: {', '.join(COMMANDS)}.", file=sys.stderr)
+        sys.exit(2)
+    sys.argv = [f"mnm-rl {name}", *sys.argv[2:]]
+    importlib.import_module(f"mnm_rl.commands.{name.replace('-', '_')}").run_from_command_line()

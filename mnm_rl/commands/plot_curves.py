@@ -1,0 +1,97 @@
+"""Draw training curves of several runs in one picture.
+
+    python scripts/plot_curves.py results/maze/mnm-p results/maze/lstm --out docs/images/maze.png --mark 175
+
+Every run gives its folder's name as label, unless --labels says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import matplotlib
+import numpy as np
+import tyro
+
+from mnm_rl.reproduction.collect import moving_average
+from mnm_rl.training.command_line import one_sentence_errors
+from mnm_rl.training.curves import read_curve
+from mnm_rl.training.files import check_writable_directory
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+
+@dataclass(frozen=True)
+class Args:
+    """What to draw."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Folders of runs, or CSV files."""
+    out: Path = Path("curves.png")
+    """The picture."""
+    file: str = "progress.csv"
+    """The curve inside a run's folder; train.csv for supervised runs."""
+    x: str = "episodes"
+    """Column of the horizontal axis."""
+    y: str = "reward"
+    """Column of the vertical axis."""
+    window: float = 3200
+    """Width of the moving average, in units of the horizontal axis; 0 for none. 3200 episodes are 100 updates
+    of 32."""
+    at: tuple[float, ...] = ()
+    """Places of the horizontal axis at which the averaged curves are printed."""
+    labels: tuple[str, ...] = ()
+    """Names in the legend."""
+    mark: tuple[float, ...] = ()
+    """Heights of horizontal reference lines."""
+    mark_labels: tuple[str, ...] = ()
+    """What stands at the reference lines."""
+    title: str = ""
+    """Above the picture."""
+    max_x: float | None = None
+    """Right end of the horizontal axis."""
+
+
+def main(args: Args) -> None:
+    """Read, average and draw."""
+    if args.labels and len(args.labels) != len(args.runs):
+        raise ValueError(f"There are {len(args.runs)} runs and {len(args.labels)} labels.")
+    check_writable_directory(args.out.parent)
+    figure, axes = pyplot.subplots(figsize=(7.5, 4.5), layout="constrained")
+    for run, label in zip(args.runs, args.labels or [run.name for run in args.runs], strict=True):
+        curve = read_curve(run / args.file if run.is_dir() else run)
+        for name in (args.x, args.y):
+            if name not in curve:
+                raise ValueError(f"{run} has no column {name}; its columns: {', '.join(curve)}.")
+        x = np.array(curve[args.x])
+        y = moving_average(x, np.array(curve[args.y]), args.window)
+        axes.plot(x, y, label=label, linewidth=1.6)
+        print(f"{label:36}{describe(x, y, args)}")
+    for height, text in zip(args.mark, [*args.mark_labels, *[""] * len(args.mark)], strict=False):
+        axes.axhline(height, color="0.55", linewidth=1, linestyle="--")
+        axes.annotate(text, (0.01, height), xycoords=("axes fraction", "data"), va="bottom")
+    axes.set(xlabel=args.x.replace("_", " "), ylabel=args.y.replace("_", " "), title=args.title)
+    axes.set_xlim(0, args.max_x)
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(args.out, dpi=150)
+    print(args.out)
+
+
+def describe(x: np.ndarray, y: np.ndarray, args: Args) -> str:
+    """The averaged curve at the asked places, where it passes the marks, and its end."""
+    decimals = 1 if np.abs(y).max() >= 10 else 3
+    parts = [f"{y[np.searchsorted(x, at)]:.{decimals}f} at {at:g}" for at in args.at if x[0] <= at <= x[-1]]
+    for mark in args.mark:
+        passed = np.flatnonzero((y > mark) & (x >= args.window))
+        parts += [f"passes {mark:g} at {x[passed[0]]:g}"] if len(passed) else []
+    return ", ".join([*parts, f"ends with {y[-1]:.{decimals}f} at {x[-1]:g}"])
+
+
+def run_from_command_line() -> None:
+    """Turn bad input into one sentence and exit status 2."""
+    with one_sentence_errors("plot_curves.py"):
+        main(tyro.cli(Args, description=__doc__))

@@ -1,0 +1,123 @@
+"""Reproduce a figure or table of the paper: train what is missing, then draw it and write its tables.
+
+$ python scripts/reproduce.py figure2 --scale smoke
+$ python scripts/reproduce.py figure6 --seeds 3 --workers 2
+$ python scripts/reproduce.py table1 --scale paper --ray-address auto
+$ python scripts/reproduce.py figure6 --draw-only
+
+Names: figure2 (dictionary inference), figure3 (time and memory), figure4 (double copy, priority sort),
+figure6 (maze), table1, table3 and table4 (bAbI; the same runs give all three). Stop it at any time: the same
+command goes on from the checkpoints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from mnm_rl.reproduction.experiments import Experiment, make_experiment
+from mnm_rl.reproduction.measure import MeasurementConfig
+from mnm_rl.reproduction.processes import Outcome
+from mnm_rl.reproduction.results import write_results
+from mnm_rl.reproduction.sweep import default_workers, run_locally, run_on_ray
+from mnm_rl.reproduction.trials import Job, check, is_trained, programs
+from mnm_rl.training.command_line import one_sentence_errors
+from mnm_rl.training.files import check_writable_directory
+from mnm_rl.training.rl.config import A2CConfig
+from mnm_rl.training.rl.config import config_to_dict as a2c_to_dict
+from mnm_rl.training.supervised.config import SupervisedConfig, config_to_dict
+
+
+@dataclass(frozen=True)
+class Args:
+    """What to reproduce, and where."""
+
+    name: Annotated[str, tyro.conf.Positional]
+    """figure2, figure3, figure4, figure6, table1, table3 or table4."""
+    scale: str = "laptop"
+    """smoke: minutes, shows that it runs; laptop: a night on two cores; paper: the paper's own size."""
+    seeds: int | None = None
+    """Runs of every model; one, or at the scale paper the paper's number, if not given."""
+    out: Path = Path("runs/reproduce")
+    """Runs and results go to OUT/NAME-SCALE."""
+    workers: int | None = None
+    """Trials that run at once, one thread each; one per processor core if not given."""
+    ray_address: str | None = None
+    """Run the trials on this Ray cluster instead: auto, ray://HOST:PORT or local."""
+    draw_only: bool = False
+    """Train nothing; draw what is there."""
+
+
+def main(args: Args) -> int:
+    """Run, collect, draw; returns the exit status."""
+    experiment = make_experiment(args.name, args.scale, args.seeds)
+    _check_options(args, experiment)
+    directory = (args.out / f"{experiment.name}-{experiment.scale}").resolve()
+    check_writable_directory(directory)
+    jobs = _jobs(experiment, directory)
+    for job in jobs:
+        check(job)
+    failures = [] if args.draw_only else _run(args, experiment, jobs)
+    for path in write_results(experiment, jobs, directory, sys.argv) if len(failures) < len(jobs) else []:
+        print(path)
+    for failure in failures:
+        print(f"\n{failure.name} failed: {failure.error}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _check_options(args: Args, experiment: Experiment) -> None:
+    if args.workers is not None and args.workers < 1:
+        raise ValueError(f"workers must be at least 1, got {args.workers}.")
+    if experiment.timed and args.ray_address is not None:
+        raise ValueError(f"{experiment.name} measures time on this machine, so it takes no --ray-address.")
+
+
+def _jobs(experiment: Experiment, directory: Path) -> list[Job]:
+    known = programs(
+        {
+            "supervised": config_to_dict(SupervisedConfig()),
+            "a2c": a2c_to_dict(A2CConfig()),
+            "measurement": dataclasses.asdict(MeasurementConfig()),
+        },
+    )
+    return [Job(trial, known[trial.program], directory) for trial in experiment.trials]
+
+
+def _run(args: Args, experiment: Experiment, jobs: Sequence[Job]) -> list[Outcome]:
+    """Train and test what is missing; returns the failures."""
+    done = sum(is_trained(job) for job in jobs)
+    workers = 1 if experiment.timed else args.workers or default_workers()
+    how = "on Ray" if args.ray_address is not None else f"{workers} at a time"
+    print(
+        f"{experiment.name}, {experiment.scale}: {done} of {len(jobs)} trials are trained; {how}", flush=True
+    )
+    ended: list[Outcome] = []
+
+    def report(outcome: Outcome) -> None:
+        ended.append(outcome)
+        how = "failed" if outcome.error else "done"
+        print(f"[{len(ended)}/{len(jobs)}] {outcome.name} {how}", flush=True)
+
+    if args.ray_address is not None:
+        run_on_ray(jobs, args.ray_address, report)
+    else:
+        run_locally(jobs, workers, report)
+    return [outcome for outcome in ended if outcome.error]
+
+
+def run_from_command_line() -> None:
+    """Turn bad input into one sentence and exit status 2."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with one_sentence_errors("reproduce.py"):
+            sys.exit(main(tyro.cli(Args, description=__doc__)))
+    except KeyboardInterrupt:
+        print("Stopped; the checkpoints are saved. The same command goes on.", file=sys.stderr)
+        sys.exit(130)

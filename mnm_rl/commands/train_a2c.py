@@ -1,0 +1,145 @@
+"""Train a recurrent A2C agent: by default MNM-p on the invisible-goal maze.
+
+$ python scripts/train_a2c.py
+$ python scripts/train_a2c.py --core lstm --seed 1
+$ python scripts/train_a2c.py --preset soonest
+$ python scripts/train_a2c.py --env CartPole-v1 --drop-observations 1,3 --timesteps 200000
+$ python scripts/train_a2c.py --resume runs/MNMMaze-9x9-mnm-p-seed0 --episodes 100000
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from stable_baselines3.common.callbacks import BaseCallback
+
+from mnm_rl.agents import RecurrentA2C
+from mnm_rl.analysis.maze.watcher import MemoryWatcher
+from mnm_rl.envs import MazeVecEnv
+from mnm_rl.training.command_line import one_sentence_errors
+from mnm_rl.training.folder import change_config, create_run
+from mnm_rl.training.rl.agent import (
+    RUN_KIND,
+    changed_config,
+    load_agent,
+    make_agent,
+    make_logger,
+    read_a2c_config,
+    set_up_torch,
+)
+from mnm_rl.training.rl.config import A2CConfig, config_to_dict
+from mnm_rl.training.rl.display import AgentDisplay
+from mnm_rl.training.rl.environments import make_env
+from mnm_rl.training.rl.presets import PresetName, preset_config
+from mnm_rl.training.rl.recorder import LinearSettings, RunRecorder
+from mnm_rl.training.stopping import stop_on_signals
+
+
+@dataclass(frozen=True)
+class Args:
+    """Where to run, and what."""
+
+    run: tyro.conf.OmitArgPrefixes[A2CConfig] = field(default_factory=A2CConfig)
+    preset: PresetName | None = None
+    """Settings of the maze under a name, see docs/maze.md; what else is given goes before them."""
+    log_dir: str | None = None
+    """Folder of the run; runs/ENV-CORE-seedN if not given."""
+    resume: str | None = None
+    """Folder of a run to go on with. Its settings are used; its length, --learning-rate, --schedule, --gamma,
+    --gamma-end, --gae-lambda, --ent-coef and --ent-coef-end may be given anew."""
+    device: str = "cpu"
+    """cpu or cuda."""
+    threads: int = 1
+    """Processor threads."""
+    tensorboard: bool = True
+    """Write TensorBoard files beside progress.csv, in the maze with pictures of episodes."""
+    quiet: bool = False
+    """No progress display."""
+
+
+def main(args: Args) -> None:
+    """Set up the run and train."""
+    set_up_torch(args.device, args.threads)
+    agent, config, directory = _resume(args) if args.resume else _create(args)
+    agent.set_logger(make_logger(directory, args.tensorboard))
+    console = Console(quiet=args.quiet)
+    parameters = sum(parameter.numel() for parameter in agent.policy.parameters())
+    console.print(
+        f"{config.env} with {config.core}, seed {config.seed}, {parameters:,} parameters: {directory}"
+    )
+    per_update = agent.n_steps * agent.n_envs
+    display = AgentDisplay(console, config.total_timesteps, per_update, agent._n_updates)
+    recorder = RunRecorder(directory, config.log_every, config.checkpoint_minutes, display.update)
+    stop_on_signals(recorder.request_stop)
+    try:
+        with display:
+            agent.learn(
+                config.total_timesteps - agent.num_timesteps,
+                [
+                    recorder,
+                    LinearSettings(config.total_timesteps, config.linear_settings),
+                    *_watchers(config),
+                ],
+                log_interval=config.log_every,
+                reset_num_timesteps=not args.resume,
+            )
+    except KeyboardInterrupt:
+        console.print(f"Stopped after {recorder.saved_updates} updates. Go on with: --resume {directory}")
+        sys.exit(130)
+    console.print(f"Done. Evaluate it with: python scripts/evaluate.py {directory}")
+
+
+def _create(args: Args) -> tuple[RecurrentA2C, A2CConfig, Path]:
+    """A new run, its folder made."""
+    config = args.run
+    config.check()
+    name = f"{config.env.split(':')[-1].replace('/', '-')}-{config.core}-seed{config.seed}"
+    directory = Path(args.log_dir or f"runs/{name}")
+    agent = make_agent(config, make_env(config, config.n_envs), args.device)
+    create_run(directory, RUN_KIND, config_to_dict(config))
+    return agent, config, directory
+
+
+def _resume(args: Args) -> tuple[RecurrentA2C, A2CConfig, Path]:
+    """An existing run, at its checkpoint."""
+    directory = Path(args.resume or "")
+    saved = read_a2c_config(directory)
+    config = changed_config(saved, args.run)
+    agent = load_agent(directory, config, make_env(config, config.n_envs), args.device)
+    if config != saved:
+        change_config(directory, config_to_dict(config), f"timestep {agent.num_timesteps}")
+    return agent, config, directory
+
+
+def _watchers(config: A2CConfig) -> list[BaseCallback]:
+    """What shows an episode and the memory in TensorBoard, in the maze."""
+    every = config.updates_between_watches
+    if every == 0:
+        return []
+    env = make_env(config, 1)
+    assert isinstance(env, MazeVecEnv)
+    return [MemoryWatcher(env, every)]
+
+
+def _parse() -> Args:
+    """The options; a preset's settings, or those of a run that goes on, are the defaults."""
+    args = tyro.cli(Args, description=__doc__)
+    if args.preset is not None and args.resume is not None:
+        raise ValueError("A preset is for a new run; leave out --preset or --resume.")
+    if args.preset is not None:
+        config = preset_config(args.preset, args.run.core)
+    elif args.resume is not None:
+        config = read_a2c_config(Path(args.resume))
+    else:
+        return args
+    return tyro.cli(Args, description=__doc__, default=replace(args, run=config))
+
+
+def run_from_command_line() -> None:
+    """Turn bad input into one sentence and exit status 2."""
+    with one_sentence_errors("train_a2c.py"):
+        main(_parse())

@@ -1,0 +1,170 @@
+"""Train a memory core on a supervised task.
+
+$ python scripts/train_supervised.py --task dictionary --instance 2
+$ python scripts/train_supervised.py --task babi --babi-tasks 1
+$ python scripts/train_supervised.py --resume runs/dictionary-mnm-p-seed0
+$ torchrun --nproc-per-node 2 scripts/train_supervised.py --task double-copy
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from rich.console import Console
+from torch import distributed
+from torch.utils.tensorboard import SummaryWriter
+
+from mnm_rl.cores import CORES
+from mnm_rl.training.command_line import one_sentence_errors
+from mnm_rl.training.folder import change_config, create_run, open_run
+from mnm_rl.training.stopping import stop_on_signals
+from mnm_rl.training.supervised.config import PAPER_SIZES, SupervisedConfig, config_from_dict, config_to_dict
+from mnm_rl.training.supervised.display import TrainingDisplay
+from mnm_rl.training.supervised.model import count_parameters, seeded_model
+from mnm_rl.training.supervised.trainer import SupervisedTrainer, process_share
+
+CHANGEABLE = (
+    "iterations",
+    "data",
+    "learning_rate",
+    "schedule",
+    "babi_repeat",
+    "babi_rename",
+    "analyze_every",
+)
+"""What a resumed run may be given anew."""
+
+
+@dataclass(frozen=True)
+class Args:
+    """Where to run, and what."""
+
+    run: tyro.conf.OmitArgPrefixes[SupervisedConfig] = field(default_factory=SupervisedConfig)
+    log_dir: str | None = None
+    """Folder of the run; runs/TASK-CORE-seedN if not given."""
+    resume: str | None = None
+    """Folder of a run to go on with. Its settings are used; --iterations, --data, --learning-rate,
+    --schedule, --babi-repeat, --babi-rename and --analyze-every may be given anew."""
+    device: str = "cpu"
+    """cpu or cuda."""
+    threads: int = 1
+    """Processor threads of each process."""
+    tensorboard: bool = True
+    """Write TensorBoard numbers, and pictures of the memory, beside the CSV files."""
+    quiet: bool = False
+    """No progress display."""
+
+
+def main(args: Args) -> None:
+    """Set up the run and train."""
+    torch.set_num_threads(args.threads)
+    if "WORLD_SIZE" in os.environ and not distributed.is_initialized():
+        distributed.init_process_group("nccl" if args.device == "cuda" else "gloo")
+    trainer, directory = _resume(args) if args.resume else _create(args)
+    main_process = trainer.is_main
+    console = Console(quiet=args.quiet or not main_process)
+    _describe(trainer, directory, console)
+    writer = SummaryWriter(directory) if args.tensorboard and main_process else None
+    look = _watch_memory(trainer, writer) if writer is not None else lambda iteration: None
+    display = TrainingDisplay(console, trainer.config.iterations, trainer.progress.iteration)
+
+    def report(kind: str, row: dict[str, Any]) -> None:
+        display.update(kind, row)
+        for name, value in row.items():
+            if writer is not None and name != "iteration":
+                writer.add_scalar(f"{kind}/{name}", value, row["iteration"])
+
+    stop_on_signals(trainer.request_stop)
+    try:
+        with display:
+            trainer.train(report, look)
+    except KeyboardInterrupt:
+        console.print(f"Stopped at iteration {trainer.saved_iteration}. Go on with: --resume {directory}")
+        sys.exit(130)
+    finally:
+        if writer is not None:
+            writer.close()
+    best = trainer.progress.best_error
+    console.print(f"Best validation error {best:.2%}. Test it with: python scripts/evaluate.py {directory}")
+
+
+def _watch_memory(trainer: SupervisedTrainer, writer: SummaryWriter) -> Callable[[int], None]:
+    """What shows the memory in TensorBoard; imported here, because drawing takes a while to import."""
+    from mnm_rl.analysis.board import MemoryBoard
+
+    return MemoryBoard(writer, trainer.model, trainer.task).show
+
+
+def _create(args: Args) -> tuple[SupervisedTrainer, Path]:
+    """A new run, its folder made."""
+    config = args.run
+    config.check()
+    directory = Path(args.log_dir or f"runs/{config.task}-{config.core}-seed{config.seed}")
+    task = config.make_task()
+    trainer = SupervisedTrainer(config, task, directory, args.device)
+    if process_share()[0] == 0:
+        create_run(directory, "supervised", config_to_dict(config))
+    return trainer, directory
+
+
+def _resume(args: Args) -> tuple[SupervisedTrainer, Path]:
+    """An existing run, at its checkpoint."""
+    directory = Path(args.resume or "")
+    saved = config_from_dict(open_run(directory, "supervised"))
+    for name, value in config_to_dict(args.run).items():
+        if value != getattr(saved, name) and name not in CHANGEABLE:
+            raise ValueError(
+                f"The run in {directory} has {name} {getattr(saved, name)}, not {value}; "
+                f"a resumed run keeps its settings, except for {', '.join(CHANGEABLE)}."
+            )
+    trainer = SupervisedTrainer(args.run, args.run.make_task(), directory, args.device)
+    trainer.load(directory)
+    if args.run != saved and trainer.is_main:
+        change_config(directory, config_to_dict(args.run), f"iteration {trainer.progress.iteration}")
+    return trainer, directory
+
+
+def _parse() -> Args:
+    """The options; where a run goes on, its own settings are the defaults."""
+    args = tyro.cli(Args, description=__doc__)
+    if args.resume is None:
+        return args
+    config = config_from_dict(open_run(Path(args.resume), "supervised"))
+    return tyro.cli(Args, description=__doc__, default=replace(args, run=config))
+
+
+def _describe(trainer: SupervisedTrainer, directory: Path, console: Console) -> None:
+    """What is trained, and how its size compares with the other cores'."""
+    config, sizes = trainer.config, PAPER_SIZES[trainer.config.task]
+    console.print(
+        f"{config.task} with {config.core}, batch {trainer.batch_size}, seed {config.seed}: {directory}"
+    )
+    if (source := getattr(trainer.task, "source", None)) is not None:
+        console.print(f"Questions from {source.path}")
+    for note in getattr(trainer.task, "notes", []):
+        console.print(note)
+    counts = [f"{config.core} {count_parameters(trainer.model):,} (this run)"]
+    for core in CORES:
+        if core != config.core:
+            other = replace(config, core=core, core_kwargs="{}", heads=None)
+            embedding = config.embedding_size or sizes.embedding_size
+            model = seeded_model(trainer.task, core, embedding, other.core_settings(), seed=0)
+            counts.append(f"{core} {count_parameters(model):,}")
+    console.print("Parameters: " + ", ".join(counts))
+
+
+def run_from_command_line() -> None:
+    """Turn bad input into one sentence and exit status 2."""
+    try:
+        with one_sentence_errors("train_supervised.py"):
+            main(_parse())
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()

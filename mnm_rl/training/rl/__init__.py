@@ -1,0 +1,1 @@
+"""Training an agent: the twin of `mnm_rl.training.supervised`."""

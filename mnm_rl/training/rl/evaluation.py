@@ -1,0 +1,57 @@
+"""How good an agent is."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecEnv
+
+from mnm_rl.agents.a2c import RecurrentA2C
+from mnm_rl.envs import MazeVecEnv
+from mnm_rl.envs.phases import Phases, episode_phases
+
+
+class Score(NamedTuple):
+    """Mean return of an episode."""
+
+    mean: float
+    confidence: float
+    """Half the width of the 95% confidence interval."""
+    episodes: int
+    phases: Phases | None
+    """The maze only: its search for the goal, and its returns to it."""
+
+
+def evaluate_agent(agent: RecurrentA2C, env: VecEnv, episodes: int, deterministic: bool) -> Score:
+    """Play whole episodes; each environment plays its share, so that short episodes do not count more.
+
+    Args:
+        agent: what plays.
+        env: where, newly seeded.
+        episodes: how many.
+        deterministic: most likely actions instead of drawn ones.
+    """
+    rewards: list[list[float]] = [[] for _ in range(env.num_envs)]
+
+    def remember(variables: dict[str, Any], _: object) -> None:
+        rewards[variables["i"]].append(variables["reward"])
+
+    is_maze = isinstance(env, MazeVecEnv)
+    returns, _ = evaluate_policy(
+        agent,  # pyright: ignore[reportArgumentType]
+        env,
+        n_eval_episodes=episodes,
+        deterministic=deterministic,
+        return_episode_rewards=True,
+        callback=remember if is_maze else None,
+    )
+    numbers = np.asarray(returns, dtype=np.float64)
+    spread = numbers.std(ddof=1) if len(numbers) > 1 else np.nan
+    phases = None
+    if is_maze:
+        # All episodes have the same length, and each environment has played whole ones.
+        steps = np.concatenate(rewards).reshape(-1, env.mazes.rules.horizon)
+        phases = episode_phases(steps.T)
+    return Score(float(numbers.mean()), float(1.96 * spread / len(numbers) ** 0.5), len(numbers), phases)
