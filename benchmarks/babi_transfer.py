@@ -28,15 +28,9 @@ from mnm_rl.tasks.babi.comparison.page import check_page, write_part
 from mnm_rl.tasks.babi.comparison.report import table
 from mnm_rl.tasks.babi.generate import CATALOGUE
 from mnm_rl.training.command_line import one_sentence_errors
+from mnm_rl.training.folder import SUPERVISED, load_state
 from mnm_rl.training.supervised.config import SupervisedConfig, config_to_dict
-from mnm_rl.training.supervised.trainer import (
-    BEST_FILE,
-    CHECKPOINT_FILE,
-    SupervisedTrainer,
-    evaluate,
-    load_parameters,
-    load_state,
-)
+from mnm_rl.training.supervised.trainer import SupervisedTrainer, evaluate, load_parameters
 
 TrainedOn = Literal["official", "generated", "fresh"]
 RESULT = "result.json"
@@ -112,10 +106,12 @@ def _config(args: Args, run: Run) -> SupervisedConfig:
     return SupervisedConfig(
         task="babi",
         core=args.core,
-        babi_tasks=str(run.task),
-        hidden_size=args.hidden_size,
+        task_options={"tasks": str(run.task)},
+        core_settings={
+            "hidden_size": args.hidden_size,
+            **({"heads": args.heads} if "heads" in core_settings(args.core) else {}),
+        },
         embedding_size=args.hidden_size,
-        heads=args.heads if "heads" in core_settings(args.core) else None,
         batch_size=args.batch_size,
         learning_rate=args.learning_rate,
         iterations=args.iterations,
@@ -136,7 +132,7 @@ def _train_and_test(args: Args, run: Run) -> None:
         if task.vocabulary != official.vocabulary:
             raise ValueError("The generated and the official questions have different words.")
     trainer = SupervisedTrainer(config, task, folder, args.device)
-    if (folder / CHECKPOINT_FILE).is_file():
+    if SUPERVISED.checkpoint_of(folder).is_file():
         trainer.load(folder)
     print(f"{folder}: from iteration {trainer.progress.iteration}", flush=True)
     try:
@@ -145,7 +141,8 @@ def _train_and_test(args: Args, run: Run) -> None:
         trainer.save()
         print(f"Stopped at iteration {trainer.progress.iteration}; the same command goes on from there.")
         sys.exit(130)
-    load_parameters(trainer.model, load_state(folder / BEST_FILE), config, folder / BEST_FILE)
+    best = SUPERVISED.parameters(folder)
+    load_parameters(trainer.model, load_state(best), config, best)
     errors = evaluate(trainer.model, official, "test", args.device)
     result = {
         "config": config_to_dict(config),

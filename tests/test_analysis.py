@@ -291,13 +291,13 @@ def test_pictures_hold_the_cosines_and_the_words():
 
 def trained(analyze_every: int | None, folder=None, core: str = "mnm-p"):
     """A short run, and the iterations at which it was looked at."""
+    small = {"key_size": 4, "value_size": 4, "memory_widths": [5]}
     config = SupervisedConfig(
         core=core,
-        instance=1,
-        hidden_size=8,
+        task_options={"instance": 1},
+        core_settings={"hidden_size": 8, **(small if core == "mnm-p" else {})},
         embedding_size=6,
         batch_size=4,
-        core_kwargs='{"key_size": 4, "value_size": 4, "memory_widths": [5]}' if core == "mnm-p" else "{}",
         iterations=4,
         validate_every=2,
         analyze_every=analyze_every,

@@ -11,7 +11,7 @@ import torch
 from mnm_rl.tasks.babi import BabiTask, Vocabulary, find_source, parse_repeat, parse_tasks, repeats_by_error
 from mnm_rl.tasks.babi.files import VARIABLE
 from mnm_rl.tasks.base import ErrorCounts
-from mnm_rl.training.folder import create_run
+from mnm_rl.training.folder import SUPERVISED, create_run
 from mnm_rl.training.supervised.config import SupervisedConfig, config_to_dict
 from mnm_rl.training.supervised.evaluation import describe_errors, evaluate_run
 from mnm_rl.training.supervised.trainer import SupervisedTrainer
@@ -222,9 +222,12 @@ def test_a_supplement_without_use_is_refused(data, tmp_path):
 
 def test_a_run_with_the_supplement_is_tested_on_data_that_need_none(data, tmp_path):
     config = SupervisedConfig(
-        task="babi", babi_tasks="3", babi_supplement=True, data=str(data), core="lstm", iterations=1
+        task="babi",
+        task_options={"tasks": "3", "supplement": True, "data": str(data)},
+        core="lstm",
+        iterations=1,
     )
-    create_run(tmp_path / "run", "supervised", config_to_dict(config))
+    create_run(tmp_path / "run", SUPERVISED, config_to_dict(config))
     SupervisedTrainer(config, config.make_task(), tmp_path / "run").train()
     complete = copy_of(data, tmp_path)
     (tmp_path / FOLDER / "en-valid-10k/qa3_train.txt").write_text((data / FOLDER / TENTH).read_text())

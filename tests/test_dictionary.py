@@ -54,7 +54,7 @@ def test_the_same_seed_gives_the_same_episodes():
 
 
 def test_smaller_instances_take_turns_in_training_only():
-    task = SupervisedConfig(instance=3, smaller_instances=True).make_task()
+    task = SupervisedConfig(task_options={"instance": 3, "smaller_instances": True}).make_task()
     alone = DictionaryTask(*INSTANCES[3])
     for index in range(6):
         batch = task.training_batch(index, 2, seed=1)

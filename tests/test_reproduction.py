@@ -15,17 +15,18 @@ from mnm_rl.reproduction import processes
 from mnm_rl.reproduction.processes import Stopped, run_job
 from mnm_rl.reproduction.sweep import run_locally, run_on_ray
 from mnm_rl.reproduction.trials import Job, Program, Trial, check, has_run, is_trained, progress
+from mnm_rl.training.folder import RunKind
 
 TRAINER = Path(__file__).parent / "tiny_trainer.py"
+DEFAULTS = {"core": "none", "seed": 0, "behaviour": "good"}
 PROGRAM = Program(
-    kind="tiny",
+    kind=RunKind("tiny", "curve.csv", "round", "checkpoint"),
     command=(sys.executable, str(TRAINER)),
     flags=(),
-    defaults={"core": "none", "seed": 0, "behaviour": "good"},
+    complete=lambda given: {**DEFAULTS, **given},
+    words=lambda given: [word for name, value in given.items() for word in (f"--{name}", str(value))],
     length_option="rounds",
-    curve_file="curve.csv",
-    curve_column="round",
-    checkpoint_file="checkpoint",
+    free=lambda settings: ("data", "babi_supplement"),
 )
 
 
@@ -218,7 +219,8 @@ def test_other_runs_are_refused(tmp_path):
 def test_a_run_that_reached_the_error_at_which_it_stops_is_trained(tmp_path):
     job = make_job(tmp_path)
     hand_made(job, 2)
-    solved = replace(job, program=replace(PROGRAM, defaults={**PROGRAM.defaults, "stop_error": 0.01}))
+    stopping = replace(PROGRAM, complete=lambda given: {**DEFAULTS, "stop_error": 0.01, **given})
+    solved = replace(job, program=stopping)
     (job.folder / "curve.csv").write_text("round,symbol_error\n1,0.5\n2,0.01\n")
     config = {**solved.settings, "rounds": 99}
     (job.folder / "config.json").write_text(json.dumps({"kind": "tiny", "config": config}))

@@ -107,7 +107,7 @@ def test_a_preset_and_what_goes_before_it(run_script, tmp_path):
     assert run_script("train_a2c", *arguments, "--log-dir", tmp_path / "run")[0] == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
     assert {name: config[name] for name in PRESETS["soonest"]} == {**PRESETS["soonest"], "episodes": 4}
-    assert config["hidden_size"] == 8
+    assert config["core_settings"] == {"hidden_size": 8}
     refused = run_script("train_a2c", "--preset", "soonest", "--resume", tmp_path / "run")
     assert (refused[0], refused[2].count("\n")) == (2, 1)
     assert "A preset is for a new run" in refused[2]
@@ -117,8 +117,10 @@ def test_all_presets_can_be_run():
     for name in PRESETS:
         for core in ("mnm-p", "lstm", "plastic"):
             preset_config(name, core).check()
-    assert preset_config("paper").heads == 3
-    assert preset_config("paper", "lstm").heads is None
+    assert preset_config("paper").all_core_settings()["heads"] == 3
+    assert preset_config("paper", "lstm").core_settings == {}
+    with pytest.raises(ValueError, match="Unknown preset 'best'; known presets: paper, soonest, highest"):
+        preset_config("best")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -158,7 +160,7 @@ def test_cartpole_without_velocities(run_script, tmp_path):
 def test_both_cores_solve_cartpole_without_velocities(core, run_script, tmp_path):
     arguments = ["--env", "CartPole-v1", "--drop-observations", "1,3", "--core", core, "--hidden-size", "64"]
     if core == "mnm-p":
-        arguments += ["--core-kwargs", '{"key_size": 32, "value_size": 32, "memory_widths": [32, 32]}']
+        arguments += ["--core.key-size", "32", "--core.value-size", "32", "--core.memory-widths", "32", "32"]
     arguments += ["--n-envs", "8", "--n-steps", "32", "--timesteps", "500000", "--reward-scale", "0.05"]
     arguments += ["--gae-lambda", "0.95", "--vf-coef", "0.5", "--ent-coef", "0.001"]
     arguments += ["--learning-rate", "0.003", "--schedule", "linear", "--quiet"]
@@ -186,9 +188,17 @@ def test_environments_in_processes_of_their_own():
 
 
 def test_a_config_survives_json():
-    config = A2CConfig(env="CartPole-v1", core="mnm-g", heads=2, core_kwargs='{"key_size": 7}', gamma=0.5)
-    assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
-    assert config.core_settings() == {"heads": 2, "key_size": 7}
+    given = {"heads": 2, "key_size": 7, "memory_widths": (5, 4)}
+    values = config_to_dict(A2CConfig(env="CartPole-v1", core="mnm-g", core_settings=given, gamma=0.5))
+    again = config_from_dict(json.loads(json.dumps(values)))
+    assert config_to_dict(again) == values
+    assert given.items() <= again.all_core_settings().items()
+
+
+def test_settings_of_the_core_as_they_used_to_be_saved():
+    former = {"core": "mnm-g", "hidden_size": 9, "heads": None, "core_kwargs": '{"memory_widths": [5]}'}
+    settings = config_from_dict(former).all_core_settings()
+    assert (settings["hidden_size"], settings["heads"], settings["memory_widths"]) == (9, 1, (5,))
 
 
 def test_defaults_depend_on_the_environment():
@@ -205,8 +215,13 @@ def test_defaults_depend_on_the_environment():
     [
         (["--core", "lstn"], "Unknown core 'lstn'"),
         (["--core", "lstm", "--heads", "2"], "has no setting heads"),
-        (["--core-kwargs", "{"], "core_kwargs must be JSON"),
-        (["--core-kwargs", "[1]"], "core_kwargs must be a JSON object"),
+        (["--core-kwargs", "{}"], "--core.key-size 64 instead of --core-kwargs"),
+        (["--core.key-size", "x"], "Error parsing --core.key-size: invalid literal for int"),
+        (["--core.kernel", "gpu"], "Invalid choice 'gpu' for argument '--core.kernel'. Expected one of"),
+        (["--core.speed", "1"], "The core mnm-p has no setting speed; its settings: hidden_size, "),
+        (["--learning-rte", "1"], "There is no option --learning-rte; did you mean --learning-rate"),
+        (["--preset", "best"], "Unknown preset 'best'; known presets: paper, soonest, highest"),
+        (["surprise"], "Unexpected 'surprise'; --help lists the options"),
         (["--hidden-size", "0"], "hidden_size must be at least 1"),
         (["--env", "MNMMaze-8x8"], "size must be an odd whole number"),
         (["--env", "MNMMaze-9x7"], "MNMMaze-9x7 is not square"),
@@ -288,6 +303,7 @@ def test_evaluations_that_are_refused(run_script, tmp_path):
         ([run, "--episodes", "1"], "episodes must be at least 2"),
         ([run, "--video", tmp_path / "episode.mp4"], "should end in .gif"),
         ([run, "--instance", "2"], "instance is for runs of dictionary inference"),
+        ([run, "--data", "here"], "data is for runs of bAbI, not for an agent"),
     ):
         status, out, err = run_script("evaluate", *arguments)
         assert (status, out) == (2, "")

@@ -16,24 +16,21 @@ from mnm_rl.analysis.episodes import make_episode
 from mnm_rl.analysis.supports import support_shares, supporting_sentences
 from mnm_rl.tasks.babi import BabiTask
 from mnm_rl.tasks.babi.files import VARIABLE
-from mnm_rl.training.folder import create_run
-from mnm_rl.training.rl.agent import RUN_KIND, make_agent
+from mnm_rl.training.folder import AGENT, SUPERVISED, RunKind, create_run
+from mnm_rl.training.rl.agent import make_agent
 from mnm_rl.training.rl.config import A2CConfig
 from mnm_rl.training.rl.config import config_to_dict as a2c_to_dict
 from mnm_rl.training.rl.environments import make_env
-from mnm_rl.training.rl.recorder import CHECKPOINT_FILE
 from mnm_rl.training.supervised.config import SupervisedConfig, config_to_dict
 from mnm_rl.training.supervised.evaluation import load_run
 from mnm_rl.training.supervised.trainer import SupervisedTrainer
 
 TINY = SupervisedConfig(
     task="babi",
-    babi_tasks="1,8",
-    hidden_size=8,
+    task_options={"tasks": "1,8"},
+    core_settings={"hidden_size": 8, "heads": 2, "key_size": 4, "value_size": 4, "memory_widths": [5]},
     embedding_size=6,
-    heads=2,
     batch_size=4,
-    core_kwargs='{"key_size": 4, "value_size": 4, "memory_widths": [5]}',
     iterations=2,
 )
 TEST_FILE = """\
@@ -61,20 +58,23 @@ def data(tmp_path_factory):
 def runs(data, tmp_path_factory):
     """Runs of three cores, trained for two iterations, by name."""
     place = tmp_path_factory.mktemp("runs")
-    table = '{"key_size": 4, "value_size": 4}'
+    mnm = TINY.with_task_options(data=str(data))
+    table = {"hidden_size": 8, "heads": 1, "key_size": 4, "value_size": 4}
+    one_head = {**TINY.core_settings, "heads": 1}
     configs = {
-        "mnm": replace(TINY, data=str(data)),
-        "table": replace(TINY, data=str(data), core="lstm-salu", core_kwargs=table, heads=1),
-        "lstm": replace(TINY, data=str(data), core="lstm", core_kwargs="{}", heads=None),
-        "copy": replace(TINY, task="double-copy", babi_tasks="1-20", length=3, heads=1),
+        "mnm": mnm,
+        "table": replace(mnm, core="lstm-salu", core_settings=table),
+        "lstm": replace(mnm, core="lstm", core_settings={"hidden_size": 8}),
+        "copy": replace(TINY, task="double-copy", task_options={"length": 3}, core_settings=one_head),
     }
     for name, config in configs.items():
-        create_run(place / name, "supervised", config_to_dict(config))
+        create_run(place / name, SUPERVISED, config_to_dict(config))
         SupervisedTrainer(config, config.make_task(), place / name).train()
-    create_run(place / "other", "unheard-of", {})
-    agent = A2CConfig(env="MNMMaze-5x5", env_kwargs='{"horizon": 6}', core="lstm", hidden_size=4)
-    create_run(place / "agent", RUN_KIND, a2c_to_dict(agent))
-    make_agent(agent, make_env(agent, 2)).save(place / "agent" / CHECKPOINT_FILE)
+    create_run(place / "other", RunKind("unheard-of", "curve.csv", "step", None), {})
+    small = {"hidden_size": 4}
+    agent = A2CConfig(env="MNMMaze-5x5", env_kwargs='{"horizon": 6}', core="lstm", core_settings=small)
+    create_run(place / "agent", AGENT, a2c_to_dict(agent))
+    make_agent(agent, make_env(agent, 2)).save(AGENT.checkpoint_of(place / "agent"))
     return place
 
 
@@ -178,13 +178,13 @@ def test_shares_of_supporting_sentences(analyze, runs):
         ("mnm", ["--story", 99], "There is no story 99 in the test set; its stories are 1 to "),
         ("mnm", ["--story", 0], "There is no story 0 in the test set; its stories are 1 to "),
         ("mnm", ["--story", 3, "--task-number", 1], "in the test set of task 1; its stories are 1 to 2."),
-        ("mnm", ["--task-number", 2], "The run has no bAbI task 2; its tasks: 1,8."),
+        ("mnm", ["--task-number", 2], "The run has no bAbI task 2; its tasks: 1, 8."),
         ("mnm", ["--text", "Mary goes to placea. Where is Mary nowa?"], "The word 'goes' is not in the voc"),
         ("mnm", ["--text", "x", "--story", 1], "Give one of --story, --text and --supports"),
         ("mnm", ["--supports", 0], "supports must be at least 1, got 0."),
         ("copy", ["--text", "Mary went."], "--text is for runs on bAbI; "),
         ("copy", ["--task-number", 1], "--task-number is for runs on bAbI; "),
-        ("other", [], "holds a run of kind unheard-of; known: "),
+        ("other", [], "holds a run of kind unheard-of; known kinds: "),
         ("nothing", [], "There is no run in "),
         ("mnm", ["--episodes", 5], "--episodes is for agents; "),
         ("agent", ["--story", 1], "--story is for supervised runs; "),

@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 import torch
 import torch._dynamo  # the optimizers need it: imported here, once for all trials
-import tyro
 from PIL import Image
 
 from mnm_rl.reproduction import processes
@@ -29,6 +28,8 @@ from mnm_rl.reproduction.experiments import EXPERIMENTS, SCALES, make_experiment
 from mnm_rl.reproduction.paper import TABLE_1, TABLE_4
 from mnm_rl.reproduction.tables import algorithmic_table, maze_table
 from mnm_rl.reproduction.trials import is_trained, start_command
+from mnm_rl.training.folder import MEASUREMENT, SUPERVISED
+from mnm_rl.training.options import flat
 from mnm_rl.training.rl.config import config_to_dict as a2c_to_dict
 from mnm_rl.training.supervised.config import config_to_dict
 
@@ -240,20 +241,21 @@ def test_committed_runs_count(jobs_of):
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_commands_say_what_the_trials_are(name, scale, jobs_of):
+def test_commands_say_what_the_trials_are(name, scale, jobs_of, monkeypatch):
     jobs = jobs_of(name, scale, 2)
     assert len({job.trial.name for job in jobs}) == len(jobs)
     assert {job.trial.seed for job in jobs} == {0, 1}
     for job in jobs[: len(jobs) // 2]:
         command, length = job.program.command[-1], {job.program.length_option: job.trial.length}
         arguments = start_command(job)[len(job.program.command) :]
-        if job.program.kind == "measurement":
+        if job.program.kind is MEASUREMENT:
             continue
         module = importlib.import_module(f"mnm_rl.commands.{command.replace('-', '_')}")
-        run = tyro.cli(module.Args, args=arguments).run
+        monkeypatch.setattr(sys, "argv", [command, *arguments])
+        run = module._parse().run
         run.check()
-        as_dict = config_to_dict if job.program.kind == "supervised" else a2c_to_dict
-        assert as_dict(run) == {**job.settings, **length}
+        as_dict = config_to_dict if job.program.kind is SUPERVISED else a2c_to_dict
+        assert flat(as_dict(run)) == {**job.settings, **length}
 
 
 def test_the_papers_sizes():
@@ -268,7 +270,7 @@ def test_the_papers_sizes():
     for trial in make_experiment("figure6", "paper").trials:
         assert trial.length == 1_000_000
         assert trial.settings["previous_action"] is False
-        assert trial.settings.get("heads") == (3 if trial.core == "mnm-p" else None)
+        assert trial.settings.get("core_settings") == ({"heads": 3} if trial.core == "mnm-p" else None)
 
 
 def test_the_papers_tables_agree_with_each_other():
@@ -280,7 +282,7 @@ def test_the_papers_tables_agree_with_each_other():
 def write_supervised(job, rows: dict[int, float], tests: dict[int, float] | None = None) -> None:
     """A run with a curve and test errors."""
     job.folder.mkdir(parents=True)
-    document = {"kind": "supervised", "config": {**job.settings, "iterations": job.trial.length}}
+    document = {"kind": "supervised", "config": {**job.given, "iterations": job.trial.length}}
     (job.folder / "config.json").write_text(json.dumps(document))
     lines = [f"{iteration},{error},{error}" for iteration, error in rows.items()]
     for file in ("train.csv", "valid.csv"):

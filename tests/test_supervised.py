@@ -1,6 +1,7 @@
 """The supervised trainer: resuming, early stopping, sharing a batch between processes, and its script."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from torch import distributed, multiprocessing, nn
 from mnm_rl.tasks.babi import BabiTask, repeats_by_error
 from mnm_rl.tasks.dictionary import INSTANCES, DictionaryTask
 from mnm_rl.training.curves import CurveFile, read_curve
-from mnm_rl.training.folder import create_run, load_state, read_run
+from mnm_rl.training.folder import SUPERVISED, create_run, load_state, read_run
 from mnm_rl.training.stopping import stop_on_signals
 from mnm_rl.training.supervised.config import SupervisedConfig, config_from_dict, config_to_dict
 from mnm_rl.training.supervised.evaluation import describe_errors, evaluate_run
@@ -24,12 +25,12 @@ from mnm_rl.training.supervised.trainer import SupervisedTrainer, evaluate, lear
 from mnm_rl.updates import NonFiniteError
 
 SCRIPT = str(Path(__file__).parent.parent / "scripts" / "train_supervised.py")
+TINY = {"hidden_size": 8}
 SMALL = SupervisedConfig(
-    instance=1,
-    hidden_size=8,
+    task_options={"instance": 1},
+    core_settings={"hidden_size": 8, "key_size": 4, "value_size": 4, "memory_widths": [5]},
     embedding_size=6,
     batch_size=4,
-    core_kwargs='{"key_size": 4, "value_size": 4, "memory_widths": [5]}',
     iterations=12,
     validate_every=5,
     log_every=4,
@@ -59,9 +60,9 @@ def same_parameters(one: SupervisedTrainer, other: SupervisedTrainer) -> bool:
     "config",
     [
         SMALL,
-        replace(SMALL, core="mnm-g", task="double-copy", instance=None, length=3),
-        replace(SMALL, core="lstm-salu", task="priority-sort", instance=None, core_kwargs="{}"),
-        replace(SMALL, core="lstm", core_kwargs="{}"),
+        replace(SMALL, core="mnm-g", task="double-copy", task_options={"length": 3}),
+        replace(SMALL, core="lstm-salu", task="priority-sort", task_options={}, core_settings=TINY),
+        replace(SMALL, core="lstm", core_settings=TINY),
     ],
     ids=lambda config: f"{config.task}-{config.core}",
 )
@@ -125,8 +126,9 @@ def test_training_is_deterministic_and_depends_on_the_seed():
 
 
 def test_training_lowers_the_loss(tmp_path):
-    config = replace(SMALL, core="lstm", core_kwargs="{}", task="double-copy", instance=None, length=1)
-    trained(replace(config, learning_rate=0.01, iterations=60, hidden_size=30), tmp_path)
+    config = replace(SMALL, core="lstm", task="double-copy", task_options={"length": 1})
+    config = replace(config, core_settings={"hidden_size": 30})
+    trained(replace(config, learning_rate=0.01, iterations=60), tmp_path)
     losses = read_curve(tmp_path / "train.csv")["loss"]
     assert losses[-1] < 0.8 * losses[0]
 
@@ -192,24 +194,35 @@ def test_two_processes_have_the_gradient_of_the_whole_batch(tmp_path):
 
 
 def test_config_survives_json():
-    config = replace(SMALL, learning_rate=3e-4)
-    assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
+    values = config_to_dict(replace(SMALL, learning_rate=3e-4))
+    again = config_from_dict(json.loads(json.dumps(values)))
+    assert config_to_dict(again) == values
+    assert again.all_core_settings() == SMALL.all_core_settings()
+    assert again.options == SMALL.options
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         (dict(core="elman"), "Unknown core 'elman'; known cores: mnm-p"),
-        (dict(core="lstm", heads=2), "The core lstm has no heads"),
-        (dict(core_kwargs="heads=3"), "core_kwargs must be JSON"),
-        (dict(core_kwargs="[3]"), "core_kwargs must be a JSON object"),
+        (dict(core_settings={"hidden_size": 0}), "hidden_size must be at least 1, got 0"),
+        (dict(task="sorting"), "Unknown task 'sorting'; known tasks: dictionary, double-copy"),
+        (dict(task="no_such_module:Options"), "cannot be imported"),
+        (dict(task="mnm_rl.tasks:Task"), "is not a subclass of mnm_rl.tasks.TaskOptions"),
+        (dict(learning_rate=math.nan), "learning_rate must be positive, got nan"),
         (dict(iterations=0), "iterations must be at least 1, got 0"),
         (dict(learning_rate=-1.0), "learning_rate must be positive, got -1.0"),
-        (dict(task="double-copy", instance=2), "belong to the task dictionary, not to double-copy"),
-        (dict(instance=2, length=3), "either an instance or support_size and length"),
-        (dict(support_size=2), "go together"),
-        (dict(support_size=2, length=3, smaller_instances=True), "belongs to the instances 1 to 4"),
-        (dict(task="babi", smaller_instances=True), "belongs to the instances 1 to 4"),
+        (dict(task="double-copy", task_options={"instance": 2}), "double-copy has no option instance; its"),
+        (dict(task_options={"instance": 5}), "The instances of dictionary inference are 1, 2, 3, 4, not 5"),
+        (dict(task_options={"instance": 2, "length": 3}), "either an instance or support_size and length"),
+        (dict(task_options={"support_size": 2}), "go together"),
+        (
+            dict(task_options={"support_size": 2, "length": 3, "smaller_instances": True}),
+            "belongs to the instances 1 to 4",
+        ),
+        (dict(task="babi", task_options={"smaller_instances": True}), "babi has no option smaller_instances"),
+        (dict(task="babi", task_options={"tasks": "0"}), "No bAbI task 0; known tasks: 1 to 20"),
+        (dict(task="priority-sort", task_options={"vectors": 3}), "predicted must be from 1 to the number"),
     ],
 )
 def test_bad_settings_are_named(settings, message):
@@ -246,8 +259,10 @@ SCRIPT_ARGUMENTS = [
         "--no-tensorboard",
     ),
     *(
-        "--core-kwargs",
-        '{"key_size": 4, "value_size": 4}',
+        "--core.key-size",
+        "4",
+        "--core.value-size",
+        "4",
         "--checkpoint-minutes",
         "1e-9",
         "--log-every",
@@ -257,11 +272,9 @@ SCRIPT_ARGUMENTS = [
 
 
 def test_a_resumed_run_repeats_what_the_last_validation_found_wrong(tmp_path):
-    babi = dict(babi_tasks="1,20", babi_size="1k", babi_origin="generated", babi_repeat="auto")
-    config = SupervisedConfig(
-        task="babi", core="lstm", hidden_size=3, embedding_size=3, batch_size=4, iterations=12, log_every=4
-    )
-    config = replace(config, validate_every=5, **babi)
+    babi = {"tasks": "1,20", "size": "1k", "origin": "generated", "repeat": "auto"}
+    config = SupervisedConfig(task="babi", core="lstm", core_settings={"hidden_size": 3}, task_options=babi)
+    config = replace(config, embedding_size=3, batch_size=4, iterations=12, log_every=4, validate_every=5)
     whole = trained(config)
     (tmp_path / "parts").mkdir()
     stopped = SupervisedTrainer(config, config.make_task(), tmp_path / "parts")
@@ -274,7 +287,7 @@ def test_a_resumed_run_repeats_what_the_last_validation_found_wrong(tmp_path):
     assert resumed.task.repeat == repeats_by_error(resumed.progress.errors) != {}
     resumed.train()
     assert same_parameters(whole, resumed)
-    assert not same_parameters(whole, trained(replace(config, babi_repeat="")))
+    assert not same_parameters(whole, trained(config.with_task_options(repeat="")))
 
 
 def test_a_run_killed_again_and_again_always_resumes(tmp_path):
@@ -337,7 +350,7 @@ def test_the_script_refuses_what_it_cannot_do(tmp_path):
 
 def test_a_checkpoint_of_another_core_or_half_a_checkpoint_is_refused(tmp_path):
     trained(SMALL, tmp_path)
-    other = replace(SMALL, core="lstm", core_kwargs="{}")
+    other = replace(SMALL, core="lstm", core_settings=TINY)
     with pytest.raises(ValueError, match="is of core mnm-p, not lstm"):
         SupervisedTrainer(other, other.make_task(), None).load(tmp_path)
     path = tmp_path / "checkpoint.pt"
@@ -351,7 +364,7 @@ def test_a_checkpoint_of_another_core_or_half_a_checkpoint_is_refused(tmp_path):
 def test_a_run_is_evaluated_with_its_best_parameters(tmp_path):
     trainer = trained(replace(SMALL, validate_every=2), tmp_path)
     (tmp_path / "config.json").unlink(missing_ok=True)
-    create_run(tmp_path / "copy", "supervised", config_to_dict(trainer.config))
+    create_run(tmp_path / "copy", SUPERVISED, config_to_dict(trainer.config))
     (tmp_path / "best.pt").rename(tmp_path / "copy" / "best.pt")
     config, task, counts = evaluate_run(tmp_path / "copy", "valid")
     assert counts.symbol_error == pytest.approx(trainer.progress.best_error)

@@ -32,19 +32,19 @@ from mnm_rl.analysis.maze.numbers import describe_finds, describe_similarities
 from mnm_rl.analysis.maze.report import analyze_agent
 from mnm_rl.analysis.maze.watcher import SEED, MemoryWatcher
 from mnm_rl.envs import MazeRules, MazeVecEnv
-from mnm_rl.training.folder import create_run
-from mnm_rl.training.rl.agent import RUN_KIND, make_agent, make_logger
+from mnm_rl.training.folder import AGENT, SUPERVISED, create_run
+from mnm_rl.training.rl.agent import make_agent, make_logger
 from mnm_rl.training.rl.config import A2CConfig, config_to_dict
 from mnm_rl.training.rl.environments import make_env
 
-SMALL_MNM = '{"key_size": 4, "value_size": 5, "memory_widths": [3], "heads": 2}'
+SMALL_MNM = {"key_size": 4, "value_size": 5, "memory_widths": [3], "heads": 2}
 HORIZON = 25
 
 
 def config(core: str = "mnm-p", **options: Any) -> A2CConfig:
-    kwargs = SMALL_MNM if core == "mnm-p" else "{}"
+    settings = {"hidden_size": 6, **(SMALL_MNM if core == "mnm-p" else {})}
     maze = {"env": "MNMMaze-5x5", "env_kwargs": f'{{"horizon": {HORIZON}}}', "n_envs": 3}
-    return A2CConfig(**{**maze, "core": core, "core_kwargs": kwargs, "hidden_size": 6, "seed": 3, **options})
+    return A2CConfig(**{**maze, "core": core, "core_settings": settings, "seed": 3, **options})
 
 
 def new_agent(config: A2CConfig) -> RecurrentA2C:
@@ -269,7 +269,7 @@ def test_goal_similarity_of_a_core_without_values_is_refused():
 
 
 def make_run(directory: Path, config: A2CConfig) -> Path:
-    create_run(directory, RUN_KIND, config_to_dict(config))
+    create_run(directory, AGENT, config_to_dict(config))
     agent = new_agent(config)
     agent.set_logger(Logger(None, []))
     agent.learn(config.n_envs * HORIZON)
@@ -352,13 +352,13 @@ def test_what_cannot_be_watched_is_refused_with_a_reason(tmp_path):
     with pytest.raises(ValueError, match="There is no run"):
         analyze_agent(tmp_path / "nothing", tmp_path)
     cartpole = A2CConfig(env="CartPole-v1", core="lstm")
-    create_run(tmp_path / "cartpole", RUN_KIND, config_to_dict(cartpole))
+    create_run(tmp_path / "cartpole", AGENT, config_to_dict(cartpole))
     with pytest.raises(ValueError, match=r"in the maze .* plays CartPole-v1"):
         analyze_agent(tmp_path / "cartpole", tmp_path)
-    create_run(tmp_path / "words", "supervised", {})
+    create_run(tmp_path / "words", SUPERVISED, {})
     with pytest.raises(ValueError, match="of kind supervised"):
         analyze_agent(tmp_path / "words", tmp_path)
-    create_run(tmp_path / "maze", RUN_KIND, config_to_dict(config()))
+    create_run(tmp_path / "maze", AGENT, config_to_dict(config()))
     with pytest.raises(ValueError, match="episodes must be at least 2, got 1"):
         analyze_agent(tmp_path / "maze", tmp_path, episodes=1)
 

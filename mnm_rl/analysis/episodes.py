@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mnm_rl.analysis.labels import name_steps, question_start, symbol_names
+from mnm_rl.analysis.labels import name_steps, question_start
 from mnm_rl.tasks import Batch, Task
 from mnm_rl.tasks.babi import BabiTask, Vocabulary
 from mnm_rl.tasks.babi.encoding import Sequences
@@ -123,7 +123,7 @@ def describe_answer(task: Task, episode: Episode, logits: Tensor) -> str:
         episode: the episode.
         logits: ``[T, 1, output_size]``.
     """
-    batch, names = episode.batch, symbol_names(task)
+    batch, names = episode.batch, task.symbol_names
     steps = batch.answers[:, 0] == batch.answers.max()
     if names is None or int(steps.sum()) > LONGEST_ANSWER:
         counts = task.count_errors(logits, batch)

@@ -7,24 +7,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mnm_rl.tasks import Batch, DictionaryTask, DoubleCopyTask, Task
+from mnm_rl.tasks import Batch, PrioritySortTask, Task
 from mnm_rl.tasks.babi import BabiTask
 from mnm_rl.tasks.babi.stories import PLACEHOLDER
 from mnm_rl.tasks.priority_sort import END, PRIORITY
 
-LETTERS = (*"abcdefghijklmnopqrstuvwxyz", "→", ";", "|", "?")
-DIGITS = (*"0123456789", "|", "?")
-
 SENTENCE_ENDS = (".", ";", "|")
-
-
-def symbol_names(task: Task) -> tuple[str, ...] | None:
-    """Names of the input symbols, of which the output symbols are the first; ``None`` for vectors."""
-    if isinstance(task, BabiTask):
-        return task.vocabulary.symbols
-    if isinstance(task, DictionaryTask):
-        return LETTERS
-    return DIGITS if isinstance(task, DoubleCopyTask) else None
 
 
 def name_steps(task: Task, batch: Batch) -> tuple[str, ...]:
@@ -32,10 +20,12 @@ def name_steps(task: Task, batch: Batch) -> tuple[str, ...]:
 
     Symbols go by their names, and outside of bAbI a step of the answer by the symbol asked for, in brackets.
     In priority sort a vector goes by its priority, and a step of the answer by the rank that is asked for.
+    Where nothing has a name, steps go by their numbers.
     """
     inputs, targets, asked = batch.inputs[:, 0], batch.targets[:, 0], batch.asked[:, 0].tolist()
-    if (names := symbol_names(task)) is None:
-        return _name_vectors(inputs)
+    if (names := task.symbol_names) is None:
+        is_sorting = isinstance(task, PrioritySortTask)
+        return _name_vectors(inputs) if is_sorting else tuple(map(str, range(1, len(inputs) + 1)))
     if isinstance(task, BabiTask):
         return tuple(names[int(number)] for number in inputs)
     pairs = zip(inputs.tolist(), targets.tolist(), asked, strict=True)

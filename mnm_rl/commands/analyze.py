@@ -23,13 +23,15 @@ from mnm_rl.analysis.forgetting import DELAYS
 from mnm_rl.analysis.maze.report import NUMBERS_FILE, analyze_agent
 from mnm_rl.analysis.pictures import MAPS, draw_forgetting, draw_question, draw_story_end
 from mnm_rl.analysis.supports import HEADING, describe_shares, support_shares
+from mnm_rl.commands.parsing import parse_all
 from mnm_rl.cores.mnm import MNMCore
 from mnm_rl.tasks import Task
 from mnm_rl.tasks.babi import BabiTask, parse_tasks
+from mnm_rl.tasks.babi.options import BabiOptions
 from mnm_rl.training.command_line import one_sentence_errors
+from mnm_rl.training.devices import set_up_torch
 from mnm_rl.training.files import atomic_write, check_writable_directory
-from mnm_rl.training.folder import read_run
-from mnm_rl.training.rl.agent import RUN_KIND, set_up_torch
+from mnm_rl.training.folder import AGENT, SUPERVISED, read_kind
 from mnm_rl.training.supervised.config import SupervisedConfig, config_from_dict
 from mnm_rl.training.supervised.evaluation import load_run
 from mnm_rl.training.supervised.model import SequenceModel
@@ -74,17 +76,17 @@ class Args:
 def main(args: Args) -> None:
     """Find out what kind of run it is."""
     set_up_torch("cpu", args.threads)
-    directory = args.run if args.run.is_dir() else args.run.parent
-    document = read_run(directory)
-    kinds = {"supervised": analyze_supervised, RUN_KIND: analyze_maze}
-    if document["kind"] not in kinds:
-        raise ValueError(f"{directory} holds a run of kind {document['kind']}; known: {', '.join(kinds)}.")
-    kinds[document["kind"]](args, document["config"])
+    kind, values = read_kind(args.run)
+    if kind is AGENT:
+        analyze_maze(args)
+    elif kind is SUPERVISED:
+        analyze_supervised(args, values)
+    else:
+        raise ValueError(f"{args.run} is a run of kind {kind.name}; there is nothing to look at.")
 
 
-def analyze_maze(args: Args, values: dict[str, Any]) -> None:
+def analyze_maze(args: Args) -> None:
     """Pictures of an agent in the maze."""
-    del values  # they are read again with the agent
     _refuse(args, OF_SUPERVISED, "supervised runs", "an agent's")
     given = {name: getattr(args, name) for name in OF_AGENTS if getattr(args, name) is not None}
     for path, what in analyze_agent(args.run, args.out, **given).items():
@@ -97,8 +99,8 @@ def analyze_supervised(args: Args, values: dict[str, Any]) -> None:
     config = config_from_dict(values)
     _refuse(args, OF_AGENTS, "agents", "a supervised one")
     _check(args, config)
-    config, task, model = load_run(args.run, args.data)
-    for note in getattr(task, "notes", []):
+    config, task, model = load_run(args.run, **({} if args.data is None else {"data": args.data}))
+    for note in task.notes:
         print(f"Note: {note}")
     if args.supports is not None:
         _print_supports(args, config, task, model)
@@ -123,8 +125,9 @@ def _check(args: Args, config: SupervisedConfig) -> None:
     require_memory(config.core, "read_values", "write_values", "write_keys")
     if config.task != "babi":
         _refuse(args, OF_BABI, "runs on bAbI", f"one on {config.task}")
-    elif args.task_number is not None and args.task_number not in parse_tasks(config.babi_tasks):
-        raise ValueError(f"The run has no bAbI task {args.task_number}; its tasks: {config.babi_tasks}.")
+    elif args.task_number is not None and args.task_number not in _babi_tasks(config):
+        tasks = ", ".join(map(str, _babi_tasks(config)))
+        raise ValueError(f"The run has no bAbI task {args.task_number}; its tasks: {tasks}.")
     chosen = [name for name in ("story", "text", "supports") if getattr(args, name) is not None]
     if len(chosen) > 1 or (args.text is not None and args.task_number is not None):
         raise ValueError("Give one of --story, --text and --supports; --task-number does not go with --text.")
@@ -133,6 +136,11 @@ def _check(args: Args, config: SupervisedConfig) -> None:
             raise ValueError(f"{name} must be at least 1, got {getattr(args, name)}.")
     if args.supports is None:
         check_writable_directory(args.out)
+
+
+def _babi_tasks(config: SupervisedConfig) -> tuple[int, ...]:
+    assert isinstance(config.options, BabiOptions)
+    return parse_tasks(config.options.tasks)
 
 
 def _refuse(args: Args, options: tuple[str, ...], meant_for: str, kind: str) -> None:
@@ -185,7 +193,7 @@ def _figures(
 
 def _print_supports(args: Args, config: SupervisedConfig, task: Task, model: SequenceModel) -> None:
     assert isinstance(task, BabiTask)
-    tasks = parse_tasks(config.babi_tasks) if args.task_number is None else (args.task_number,)
+    tasks = _babi_tasks(config) if args.task_number is None else (args.task_number,)
     print(HEADING)
     for number in tasks:
         print(describe_shares(support_shares(model, task, number, args.supports or 1)), flush=True)
@@ -194,4 +202,4 @@ def _print_supports(args: Args, config: SupervisedConfig, task: Task, model: Seq
 def run_from_command_line() -> None:
     """Turn bad input into one sentence and exit status 2."""
     with one_sentence_errors("analyze.py"):
-        main(tyro.cli(Args, description=__doc__))
+        main(parse_all(Args, __doc__))

@@ -16,16 +16,16 @@ from stable_baselines3.common.utils import set_random_seed
 
 from mnm_rl.agents import RecurrentA2C
 from mnm_rl.analysis.maze.film import draw_maze_episode, film_episode, save_animation
+from mnm_rl.commands.parsing import parse_all
 from mnm_rl.envs import MazeVecEnv, reference_scores
 from mnm_rl.envs.players import EpisodeScores
 from mnm_rl.training.command_line import one_sentence_errors
+from mnm_rl.training.devices import set_up_torch
 from mnm_rl.training.files import check_writable_directory
-from mnm_rl.training.folder import read_run
-from mnm_rl.training.rl.agent import RUN_KIND, set_up_torch
+from mnm_rl.training.folder import AGENT, SUPERVISED, read_kind
 from mnm_rl.training.rl.config import A2CConfig, config_from_dict
 from mnm_rl.training.rl.environments import is_maze, make_env, maze_arguments
 from mnm_rl.training.rl.evaluation import Score, evaluate_agent
-from mnm_rl.training.rl.recorder import CHECKPOINT_FILE
 from mnm_rl.training.supervised.evaluation import describe_errors, evaluate_run
 
 PARALLEL_MAZES, PARALLEL_OTHERS = 100, 16
@@ -60,18 +60,20 @@ class Args:
 def main(args: Args) -> None:
     """Find out what kind of run it is."""
     set_up_torch(args.device, args.threads)
-    directory = args.run if args.run.is_dir() else args.run.parent
-    document = read_run(directory)
-    kinds = {RUN_KIND: evaluate_a2c, "supervised": evaluate_supervised}
-    if document["kind"] not in kinds:
-        raise ValueError(f"{directory} holds a run of an unknown kind, {document['kind']}.")
-    kinds[document["kind"]](args, document["config"])
+    kind, values = read_kind(args.run)
+    if kind is AGENT:
+        evaluate_a2c(args, values)
+    elif kind is SUPERVISED:
+        evaluate_supervised(args)
+    else:
+        raise ValueError(f"{args.run} is a run of kind {kind.name}; there is nothing to evaluate.")
 
 
 def evaluate_a2c(args: Args, values: dict[str, Any]) -> None:
     """Mean episode reward, stochastic and deterministic, beside the reference players."""
-    if args.instance is not None:
-        raise ValueError("instance is for runs of dictionary inference, not for an agent.")
+    for name, meant_for in (("instance", "dictionary inference"), ("data", "bAbI")):
+        if getattr(args, name) is not None:
+            raise ValueError(f"{name} is for runs of {meant_for}, not for an agent.")
     if args.episodes < 2:
         raise ValueError(f"episodes must be at least 2, got {args.episodes}.")
     config = config_from_dict(values)
@@ -79,7 +81,7 @@ def evaluate_a2c(args: Args, values: dict[str, Any]) -> None:
         _check_video(args.video)
     if args.picture is not None:
         _check_picture(args.picture, config)
-    path = args.run / CHECKPOINT_FILE if args.run.is_dir() else args.run
+    path = AGENT.parameters(args.run)
     agent = RecurrentA2C.load(path, device=args.device, core=config.core)
     print(f"{config.env}, {config.core}, {path}, {agent._n_updates} updates, {args.episodes} episodes each")
     maze_columns = "   first find  never  reward per step after it" if is_maze(config.env) else ""
@@ -108,12 +110,15 @@ def _print_score(name: str, score: Score | EpisodeScores) -> None:
     print(line, flush=True)
 
 
-def evaluate_supervised(args: Args, values: dict[str, Any]) -> None:
+def evaluate_supervised(args: Args) -> None:
     """Errors on the test set, of the parameters with the lowest validation error."""
-    del values  # they are read again with the parameters
     if args.video is not None or args.picture is not None:
         raise ValueError("A supervised run has no episodes to film or to draw.")
-    print(describe_errors(*evaluate_run(args.run, "test", args.device, args.data, args.instance)))
+    changes: dict[str, Any] = {} if args.data is None else {"data": args.data}
+    if args.instance is not None:
+        changes |= {"support_size": None, "length": None, "smaller_instances": False}
+        changes["instance"] = args.instance
+    print(describe_errors(*evaluate_run(args.run, "test", args.device, **changes)))
 
 
 def _seed(env: Any, seed: int) -> None:
@@ -155,4 +160,4 @@ def _film(agent: RecurrentA2C, config: A2CConfig, path: Path, seed: int) -> None
 def run_from_command_line() -> None:
     """Turn bad input into one sentence and exit status 2."""
     with one_sentence_errors("evaluate.py"):
-        main(tyro.cli(Args, description=__doc__))
+        main(parse_all(Args, __doc__))

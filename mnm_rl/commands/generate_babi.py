@@ -10,8 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
+from mnm_rl.commands.parsing import parse_all
 from mnm_rl.tasks.babi import parse_tasks
 from mnm_rl.tasks.babi.generate import Sizes, write_files
 from mnm_rl.training.command_line import one_sentence_errors
@@ -51,4 +50,4 @@ def main(args: Args) -> None:
 def run_from_command_line() -> None:
     """Turn bad input into one sentence and exit status 2."""
     with one_sentence_errors("generate_babi.py"):
-        main(tyro.cli(Args, description=__doc__))
+        main(parse_all(Args, __doc__))

@@ -15,6 +15,7 @@ import matplotlib
 import numpy as np
 import tyro
 
+from mnm_rl.commands.parsing import parse_all
 from mnm_rl.reproduction.collect import moving_average
 from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.curves import read_curve
@@ -94,4 +95,4 @@ def describe(x: np.ndarray, y: np.ndarray, args: Args) -> str:
 def run_from_command_line() -> None:
     """Turn bad input into one sentence and exit status 2."""
     with one_sentence_errors("plot_curves.py"):
-        main(tyro.cli(Args, description=__doc__))
+        main(parse_all(Args, __doc__))

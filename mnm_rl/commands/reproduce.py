@@ -12,7 +12,6 @@ command goes on from the checkpoints.
 
 from __future__ import annotations
 
-import dataclasses
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,17 +21,15 @@ from typing import Annotated
 
 import tyro
 
+from mnm_rl.commands.parsing import parse_all
 from mnm_rl.reproduction.experiments import Experiment, make_experiment
-from mnm_rl.reproduction.measure import MeasurementConfig
 from mnm_rl.reproduction.processes import Outcome
+from mnm_rl.reproduction.programs import programs
 from mnm_rl.reproduction.results import write_results
 from mnm_rl.reproduction.sweep import default_workers, run_locally, run_on_ray
-from mnm_rl.reproduction.trials import Job, check, is_trained, programs
+from mnm_rl.reproduction.trials import Job, check, is_trained
 from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.files import check_writable_directory
-from mnm_rl.training.rl.config import A2CConfig
-from mnm_rl.training.rl.config import config_to_dict as a2c_to_dict
-from mnm_rl.training.supervised.config import SupervisedConfig, config_to_dict
 
 
 @dataclass(frozen=True)
@@ -80,13 +77,7 @@ def _check_options(args: Args, experiment: Experiment) -> None:
 
 
 def _jobs(experiment: Experiment, directory: Path) -> list[Job]:
-    known = programs(
-        {
-            "supervised": config_to_dict(SupervisedConfig()),
-            "a2c": a2c_to_dict(A2CConfig()),
-            "measurement": dataclasses.asdict(MeasurementConfig()),
-        },
-    )
+    known = programs()
     return [Job(trial, known[trial.program], directory) for trial in experiment.trials]
 
 
@@ -117,7 +108,7 @@ def run_from_command_line() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with one_sentence_errors("reproduce.py"):
-            sys.exit(main(tyro.cli(Args, description=__doc__)))
+            sys.exit(main(parse_all(Args, __doc__)))
     except KeyboardInterrupt:
         print("Stopped; the checkpoints are saved. The same command goes on.", file=sys.stderr)
         sys.exit(130)

@@ -19,18 +19,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from mnm_rl.agents import RecurrentA2C
 from mnm_rl.analysis.maze.watcher import MemoryWatcher
+from mnm_rl.commands.parsing import find_choices, parse_run
 from mnm_rl.envs import MazeVecEnv
 from mnm_rl.training.command_line import one_sentence_errors
-from mnm_rl.training.folder import change_config, create_run
-from mnm_rl.training.rl.agent import (
-    RUN_KIND,
-    changed_config,
-    load_agent,
-    make_agent,
-    make_logger,
-    read_a2c_config,
-    set_up_torch,
-)
+from mnm_rl.training.devices import set_up_torch
+from mnm_rl.training.folder import AGENT, change_config, create_run
+from mnm_rl.training.rl.agent import changed_config, load_agent, make_agent, make_logger, read_a2c_config
 from mnm_rl.training.rl.config import A2CConfig, config_to_dict
 from mnm_rl.training.rl.display import AgentDisplay
 from mnm_rl.training.rl.environments import make_env
@@ -100,7 +94,7 @@ def _create(args: Args) -> tuple[RecurrentA2C, A2CConfig, Path]:
     name = f"{config.env.split(':')[-1].replace('/', '-')}-{config.core}-seed{config.seed}"
     directory = Path(args.log_dir or f"runs/{name}")
     agent = make_agent(config, make_env(config, config.n_envs), args.device)
-    create_run(directory, RUN_KIND, config_to_dict(config))
+    create_run(directory, AGENT, config_to_dict(config))
     return agent, config, directory
 
 
@@ -108,10 +102,11 @@ def _resume(args: Args) -> tuple[RecurrentA2C, A2CConfig, Path]:
     """An existing run, at its checkpoint."""
     directory = Path(args.resume or "")
     saved = read_a2c_config(directory)
-    config = changed_config(saved, args.run)
+    config = changed_config(directory, saved, args.run)
     agent = load_agent(directory, config, make_env(config, config.n_envs), args.device)
-    if config != saved:
-        change_config(directory, config_to_dict(config), f"timestep {agent.num_timesteps}")
+    before, after = config_to_dict(saved), config_to_dict(config)
+    if after != before:
+        change_config(directory, before, after, f"timestep {agent.num_timesteps}")
     return agent, config, directory
 
 
@@ -127,16 +122,18 @@ def _watchers(config: A2CConfig) -> list[BaseCallback]:
 
 def _parse() -> Args:
     """The options; a preset's settings, or those of a run that goes on, are the defaults."""
-    args = tyro.cli(Args, description=__doc__)
-    if args.preset is not None and args.resume is not None:
+    chosen = find_choices(sys.argv[1:])
+    if chosen.preset is not None and chosen.resume is not None:
         raise ValueError("A preset is for a new run; leave out --preset or --resume.")
-    if args.preset is not None:
-        config = preset_config(args.preset, args.run.core)
-    elif args.resume is not None:
-        config = read_a2c_config(Path(args.resume))
+    if chosen.resume is not None:
+        config = read_a2c_config(chosen.resume)
+        if chosen.core is not None:
+            changed_config(chosen.resume, config, replace(config, core=chosen.core, core_settings={}))
+    elif chosen.preset is not None:
+        config = preset_config(chosen.preset, chosen.core or "mnm-p")
     else:
-        return args
-    return tyro.cli(Args, description=__doc__, default=replace(args, run=config))
+        config = A2CConfig(core=chosen.core or "mnm-p")
+    return parse_run(Args(run=config), __doc__)
 
 
 def run_from_command_line() -> None:

@@ -15,31 +15,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import tyro
 from rich.console import Console
 from torch import distributed
 from torch.utils.tensorboard import SummaryWriter
 
+from mnm_rl.commands.parsing import find_choices, parse_run
 from mnm_rl.cores import CORES
 from mnm_rl.training.command_line import one_sentence_errors
-from mnm_rl.training.folder import change_config, create_run, open_run
+from mnm_rl.training.devices import set_up_torch
+from mnm_rl.training.folder import SUPERVISED, change_config, check_changes, create_run, open_run
 from mnm_rl.training.stopping import stop_on_signals
-from mnm_rl.training.supervised.config import PAPER_SIZES, SupervisedConfig, config_from_dict, config_to_dict
+from mnm_rl.training.supervised.config import SupervisedConfig, config_from_dict, config_to_dict
 from mnm_rl.training.supervised.display import TrainingDisplay
-from mnm_rl.training.supervised.model import count_parameters, seeded_model
-from mnm_rl.training.supervised.trainer import SupervisedTrainer, process_share
-
-CHANGEABLE = (
-    "iterations",
-    "data",
-    "learning_rate",
-    "schedule",
-    "babi_repeat",
-    "babi_rename",
-    "analyze_every",
-)
-"""What a resumed run may be given anew."""
+from mnm_rl.training.supervised.model import count_parameters
+from mnm_rl.training.supervised.trainer import SupervisedTrainer, build_model, process_share
 
 
 @dataclass(frozen=True)
@@ -64,7 +54,7 @@ class Args:
 
 def main(args: Args) -> None:
     """Set up the run and train."""
-    torch.set_num_threads(args.threads)
+    set_up_torch(args.device, args.threads)
     if "WORLD_SIZE" in os.environ and not distributed.is_initialized():
         distributed.init_process_group("nccl" if args.device == "cuda" else "gloo")
     trainer, directory = _resume(args) if args.resume else _create(args)
@@ -110,53 +100,51 @@ def _create(args: Args) -> tuple[SupervisedTrainer, Path]:
     task = config.make_task()
     trainer = SupervisedTrainer(config, task, directory, args.device)
     if process_share()[0] == 0:
-        create_run(directory, "supervised", config_to_dict(config))
+        create_run(directory, SUPERVISED, config_to_dict(config))
     return trainer, directory
 
 
 def _resume(args: Args) -> tuple[SupervisedTrainer, Path]:
     """An existing run, at its checkpoint."""
     directory = Path(args.resume or "")
-    saved = config_from_dict(open_run(directory, "supervised"))
-    for name, value in config_to_dict(args.run).items():
-        if value != getattr(saved, name) and name not in CHANGEABLE:
-            raise ValueError(
-                f"The run in {directory} has {name} {getattr(saved, name)}, not {value}; "
-                f"a resumed run keeps its settings, except for {', '.join(CHANGEABLE)}."
-            )
+    saved = config_to_dict(config_from_dict(open_run(directory, SUPERVISED)))
+    wanted = config_to_dict(args.run)
+    check_changes(directory, saved, wanted, args.run.changeable)
     trainer = SupervisedTrainer(args.run, args.run.make_task(), directory, args.device)
     trainer.load(directory)
-    if args.run != saved and trainer.is_main:
-        change_config(directory, config_to_dict(args.run), f"iteration {trainer.progress.iteration}")
+    if wanted != saved and trainer.is_main:
+        change_config(directory, saved, wanted, f"iteration {trainer.progress.iteration}")
     return trainer, directory
 
 
 def _parse() -> Args:
     """The options; where a run goes on, its own settings are the defaults."""
-    args = tyro.cli(Args, description=__doc__)
-    if args.resume is None:
-        return args
-    config = config_from_dict(open_run(Path(args.resume), "supervised"))
-    return tyro.cli(Args, description=__doc__, default=replace(args, run=config))
+    chosen = find_choices(sys.argv[1:])
+    named = {name: value for name in ("task", "core") if (value := getattr(chosen, name)) is not None}
+    if chosen.resume is None:
+        config = SupervisedConfig(**named)
+    else:
+        saved = open_run(chosen.resume, SUPERVISED)
+        config = config_from_dict(saved)
+        check_changes(chosen.resume, {"task": config.task, "core": config.core}, named, ())
+    return parse_run(Args(run=config), __doc__)
 
 
 def _describe(trainer: SupervisedTrainer, directory: Path, console: Console) -> None:
     """What is trained, and how its size compares with the other cores'."""
-    config, sizes = trainer.config, PAPER_SIZES[trainer.config.task]
+    config, task = trainer.config, trainer.task
     console.print(
         f"{config.task} with {config.core}, batch {trainer.batch_size}, seed {config.seed}: {directory}"
     )
-    if (source := getattr(trainer.task, "source", None)) is not None:
-        console.print(f"Questions from {source.path}")
-    for note in getattr(trainer.task, "notes", []):
+    if task.data_place is not None:
+        console.print(f"Questions from {task.data_place}")
+    for note in task.notes:
         console.print(note)
     counts = [f"{config.core} {count_parameters(trainer.model):,} (this run)"]
     for core in CORES:
         if core != config.core:
-            other = replace(config, core=core, core_kwargs="{}", heads=None)
-            embedding = config.embedding_size or sizes.embedding_size
-            model = seeded_model(trainer.task, core, embedding, other.core_settings(), seed=0)
-            counts.append(f"{core} {count_parameters(model):,}")
+            other = build_model(replace(config, core=core, core_settings={}), task)
+            counts.append(f"{core} {count_parameters(other):,}")
     console.print("Parameters: " + ", ".join(counts))
 
 

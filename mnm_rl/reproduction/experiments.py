@@ -15,7 +15,7 @@ from mnm_rl.reproduction.trials import ProgramName, Trial
 SCALES = ("smoke", "laptop", "paper")
 MODELS = ("lstm", "lstm-salu", "mnm-g", "mnm-p")
 MAZE_MODELS = ("mnm-p", "lstm", "plastic", "plastic-homogenous")
-TINY = {"hidden_size": 8, "embedding_size": 8, "batch_size": 4}
+TINY = {"core_settings": {"hidden_size": 8}, "embedding_size": 8, "batch_size": 4}
 SOLVED = 0.0005
 """The error at which a run on an algorithmic task ends, as a fraction of the symbols."""
 
@@ -72,10 +72,12 @@ def figure2(scale: str, seeds: int | None) -> Experiment:
     """
     parts = []
     for instance in (1, 2, 3, 4):
-        settings = {"instance": instance, **_algorithmic(scale, 100 if instance == 1 else 200)}
+        options: dict[str, Any] = {"instance": instance}
+        settings = _algorithmic(scale, 100 if instance == 1 else 200)
         if scale == "laptop" and instance > 1:
-            settings |= {"smaller_instances": True, "schedule": "linear"}
-            settings |= {"warmup": 300} if instance < 4 else {}
+            options["smaller_instances"] = True
+            settings |= {"schedule": "linear", **({"warmup": 300} if instance < 4 else {})}
+        settings["task_options"] = options
         iterations = {"smoke": 20, "laptop": 3000 if instance == 1 else 4000, "paper": 10_000}[scale]
         parts.append(Part(f"instance-{instance}", "supervised", iterations, settings))
     return _cross("figure2", scale, parts, MODELS, seeds or _number(scale, 5))
@@ -108,7 +110,7 @@ def figure4(scale: str, seeds: int | None) -> Experiment:
     for task, validate_every in (("double-copy", 200), ("priority-sort", 250)):
         settings = {"task": task, **_algorithmic(scale, validate_every)}
         if scale == "smoke" and task == "double-copy":
-            settings["length"] = 3
+            settings["task_options"] = {"length": 3}
         if scale == "laptop" and task == "double-copy":
             settings["schedule"] = "linear"
         parts.append(Part(task, "supervised", iterations, settings))
@@ -125,8 +127,11 @@ def table1(scale: str, seeds: int | None) -> Experiment:
     docs/supervised.md.
     """
     iterations, settings = {
-        "smoke": (10, {**TINY, "babi_tasks": "1,20", "babi_size": "1k", "validate_every": 10}),
-        "laptop": (7000, {"validate_every": 500, "schedule": "linear", "babi_repeat": "auto"}),
+        "smoke": (10, {**TINY, "task_options": {"tasks": "1,20", "size": "1k"}, "validate_every": 10}),
+        "laptop": (
+            7000,
+            {"validate_every": 500, "schedule": "linear", "task_options": {"repeat": "auto"}},
+        ),
         "paper": (250_000, {"validate_every": 1000}),
     }[scale]
     part = Part("babi", "supervised", iterations, {"task": "babi", **settings})
@@ -140,7 +145,7 @@ def figure6(scale: str, seeds: int | None) -> Experiment:
     of the preset `soonest`, see docs/maze.md.
     """
     length, settings = {
-        "smoke": (40, {"n_envs": 4, "hidden_size": 8, "env": "MNMMaze-5x5"}),
+        "smoke": (40, {"n_envs": 4, "core_settings": {"hidden_size": 8}, "env": "MNMMaze-5x5"}),
         "laptop": (30_000, {}),
         "paper": (1_000_000, {"previous_action": False}),
     }[scale]
@@ -149,7 +154,7 @@ def figure6(scale: str, seeds: int | None) -> Experiment:
     )
     if scale != "paper":
         return experiment
-    return _with_settings(experiment, "mnm-p", {"heads": 3})
+    return _with_settings(experiment, "mnm-p", {"core_settings": {"heads": 3}})
 
 
 EXPERIMENTS: dict[str, Callable[[str, int | None], Experiment]] = {

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.curves import CurveFile
-from mnm_rl.training.folder import create_run
+from mnm_rl.training.folder import MEASUREMENT, create_run
 from mnm_rl.training.supervised.config import SupervisedConfig
 from mnm_rl.training.supervised.model import SequenceModel
 from mnm_rl.training.supervised.trainer import build_model
@@ -54,16 +54,17 @@ class Args:
 def main(args: Args) -> None:
     """Measure and write."""
     config, directory = args.run, Path(args.log_dir)
-    supervised = SupervisedConfig(task="dictionary", core=config.core, hidden_size=config.hidden_size)
+    size = {"hidden_size": config.hidden_size}
+    supervised = SupervisedConfig(task="dictionary", core=config.core, core_settings=size)
     supervised.check()
-    create_run(directory, "measurement", dataclasses.asdict(config))
+    create_run(directory, MEASUREMENT, dataclasses.asdict(config))
     task = supervised.make_task()
     model = build_model(dataclasses.replace(supervised, seed=config.seed), task)
     torch.manual_seed(config.seed)
     symbols = torch.randint(task.output_size, (config.sequence_length, config.batch_size))
     # Whatever is done once in a process, such as loading a kernel, is done here.
     training_step(model, symbols[:2])
-    curve = CurveFile(directory / "measurement.csv", "round")
+    curve = CurveFile(directory / MEASUREMENT.curve, MEASUREMENT.counted)
     reset_peak()
     before = resident_mebibytes("VmRSS")
     for number in range(1, config.rounds + 1):

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from mnm_rl.reproduction.testing import TEST_FILE
 from mnm_rl.reproduction.trials import Job, can_go_on, has_run, is_trained, resume_command, start_command
+from mnm_rl.training.folder import TEST_FILE
 
 ATTEMPTS = 3
 """So often a process that was killed from outside is started in one call."""

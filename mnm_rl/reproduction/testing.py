@@ -11,9 +11,8 @@ import torch
 
 from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.files import atomic_write
+from mnm_rl.training.folder import TEST_FILE
 from mnm_rl.training.supervised.evaluation import evaluate_run
-
-TEST_FILE = "test.json"
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def write_test_errors(run: Path) -> None:
         "symbol_error": counts.symbol_error,
         "answer_error": counts.answer_error,
         "by_task": {kind: wrong / answers for kind, (wrong, answers) in counts.by_kind.items() if kind},
-        "notes": getattr(task, "notes", []),
+        "notes": list(task.notes),
     }
     with atomic_write(run / TEST_FILE) as temporary:
         temporary.write_text(json.dumps(document, indent=2) + "\n")

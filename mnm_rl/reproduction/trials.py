@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from mnm_rl.training.curves import read_curve
-from mnm_rl.training.folder import CONFIG_FILE, read_run
+from mnm_rl.training.folder import CONFIG_FILE, RunKind, read_run
 
 ProgramName = Literal["supervised", "a2c", "measurement"]
 
 FREE_SETTINGS = (
-    *("iterations", "episodes", "timesteps", "rounds", "data", "babi_supplement"),
+    *("iterations", "episodes", "timesteps", "rounds"),
     *("checkpoint_minutes", "log_every", "analyze_every", "watch_every"),
 )
-"""What may differ in a run that was made by hand: its length, the data at hand (the tables say which they
-were), and what its numbers do not depend on."""
+"""What may differ in a run that was made by hand, beside what its task says: its length, and what its numbers
+do not depend on."""
 
 
 @dataclass(frozen=True)
@@ -43,24 +42,24 @@ class Trial:
 
 @dataclass(frozen=True)
 class Program:
-    """A command that makes runs, and where their folders tell how far they are."""
+    """A command that makes runs."""
 
-    kind: str
-    """As in the run's config.json."""
+    kind: RunKind
+    """What the folders of its runs hold."""
     command: tuple[str, ...]
     """Without options."""
     flags: tuple[str, ...]
     """Options for every run."""
-    defaults: Mapping[str, Any]
-    """The settings of a run without options."""
+    complete: Callable[[Mapping[str, Any]], dict[str, Any]]
+    """All settings of a run, plain and flat, from those that it was given or that its config.json has."""
+    words: Callable[[Mapping[str, Any]], list[str]]
+    """Options of the command line for settings."""
     length_option: str
     """The setting that says how long a run is."""
-    curve_file: str
-    """Its last row says how far a run is ..."""
-    curve_column: str
-    """... in this column."""
-    checkpoint_file: str | None
-    """What a run goes on from; ``None`` if it always begins anew."""
+    error: Callable[[Mapping[str, Any]], str] = lambda settings: "symbol_error"
+    """The column of the curve with the error at which a run stops, by the run's settings."""
+    free: Callable[[Mapping[str, Any]], Collection[str]] = lambda settings: ()
+    """Settings that may differ in a run made by hand, by the run's settings, beside :data:`FREE_SETTINGS`."""
     tested: bool = False
     """Whether the errors on the test set are wanted after training."""
 
@@ -86,60 +85,18 @@ class Job:
     @property
     def settings(self) -> dict[str, Any]:
         """All settings of the run, other than its length."""
-        given = {"core": self.trial.core, "seed": self.trial.seed, **self.trial.settings}
-        return {**self.program.defaults, **given}
+        return self.program.complete(self.given)
 
-
-def programs(defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Program]:
-    """All programs that make runs.
-
-    Args:
-        defaults: for each program the settings of a run without options.
-    """
-    quiet = ("--quiet", "--no-tensorboard")
-    mnm_rl = (sys.executable, "-m", "mnm_rl")
-    return {
-        "supervised": Program(
-            kind="supervised",
-            command=(*mnm_rl, "train-supervised"),
-            flags=quiet,
-            defaults=defaults["supervised"],
-            length_option="iterations",
-            curve_file="valid.csv",
-            curve_column="iteration",
-            checkpoint_file="checkpoint.pt",
-            tested=True,
-        ),
-        "a2c": Program(
-            kind="a2c",
-            command=(*mnm_rl, "train-a2c"),
-            flags=quiet,
-            defaults=defaults["a2c"],
-            length_option="episodes",
-            curve_file="progress.csv",
-            curve_column="episodes",
-            checkpoint_file="checkpoint.zip",
-        ),
-        "measurement": Program(
-            kind="measurement",
-            command=(sys.executable, "-m", "mnm_rl.reproduction.measure"),
-            flags=(),
-            defaults=defaults["measurement"],
-            length_option="rounds",
-            curve_file="measurement.csv",
-            curve_column="round",
-            checkpoint_file=None,
-        ),
-    }
+    @property
+    def given(self) -> dict[str, Any]:
+        """What makes the run different from one with all the defaults, other than its length."""
+        return {"core": self.trial.core, "seed": self.trial.seed, **self.trial.settings}
 
 
 def start_command(job: Job) -> list[str]:
     """The command line that makes the run from its start."""
-    trial, options = job.trial, []
-    for name, value in {"core": trial.core, "seed": trial.seed, **trial.settings}.items():
-        is_flag = value is True and job.program.defaults[name] is False
-        options += [_option(name)] if is_flag else [_option(name), str(value)]
-    return [*job.program.command, *options, *_length(job), "--log-dir", str(job.folder), *job.program.flags]
+    program, where = job.program, ("--log-dir", str(job.folder))
+    return [*program.command, *program.words(job.given), *_length(job), *where, *program.flags]
 
 
 def resume_command(job: Job) -> list[str]:
@@ -155,17 +112,19 @@ def has_run(job: Job) -> bool:
     """
     if not job.folder.exists() or _was_interrupted_at_once(job):
         return False
-    document = read_run(job.folder)
-    if document["kind"] != job.program.kind:
+    document, kind = read_run(job.folder), job.program.kind
+    if document["kind"] != kind.name:
         raise ValueError(
-            f"{job.folder} holds a run of kind {document['kind']}, not {job.program.kind}; move it away, "
+            f"{job.folder} holds a run of kind {document['kind']}, not {kind.name}; move it away, "
             "or give another --out."
         )
-    found, wanted = {**job.program.defaults, **document["config"]}, job.settings
+    found, wanted = job.program.complete(document["config"]), job.settings
+    free = {*FREE_SETTINGS, *job.program.free(wanted)}
     for name in sorted(found.keys() | wanted.keys()):
-        if name not in FREE_SETTINGS and found.get(name) != wanted.get(name):
+        if name not in free and found.get(name) != wanted.get(name):
+            option = name.rpartition(".")[2]
             raise ValueError(
-                f"{job.folder} holds a run with {name} {found.get(name)}, not {wanted.get(name)}; move it "
+                f"{job.folder} holds a run with {option} {found.get(name)}, not {wanted.get(name)}; move it "
                 "away, or give another --out."
             )
     return True
@@ -173,7 +132,7 @@ def has_run(job: Job) -> bool:
 
 def progress(job: Job) -> float:
     """How far the run is, in units of its length."""
-    return max(_curve(job).get(job.program.curve_column, []), default=0)
+    return max(_curve(job).get(job.program.kind.counted, []), default=0)
 
 
 def is_trained(job: Job) -> bool:
@@ -184,8 +143,8 @@ def is_trained(job: Job) -> bool:
     """
     if not has_run(job):
         return False
-    stop = job.settings.get("stop_error")
-    column = "answer_error" if job.settings.get("task") == "babi" else "symbol_error"
+    settings = job.settings
+    stop, column = settings.get("stop_error"), job.program.error(settings)
     solved = stop is not None and min(_curve(job).get(column, []), default=1) <= stop
     return solved or progress(job) >= job.trial.length
 
@@ -196,7 +155,7 @@ def can_go_on(job: Job) -> bool:
     Raises:
         ValueError: it has none, but was made elsewhere, so that nobody expects it to be thrown away.
     """
-    name = job.program.checkpoint_file
+    name = job.program.kind.checkpoint
     if name is not None and (job.folder / name).exists():
         return True
     if name is not None and not _was_made_here(job):
@@ -229,13 +188,9 @@ def _was_made_here(job: Job) -> bool:
 
 
 def _curve(job: Job) -> dict[str, list[float]]:
-    path = job.folder / job.program.curve_file
+    path = job.folder / job.program.kind.curve
     return read_curve(path) if path.exists() else {}
 
 
 def _length(job: Job) -> list[str]:
-    return [_option(job.program.length_option), str(job.trial.length)]
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return [f"--{job.program.length_option.replace('_', '-')}", str(job.trial.length)]

@@ -5,14 +5,17 @@ Dimensions: ``T`` time, ``B`` batch, ``C`` classes, ``F`` features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from mnm_rl.text_tables import Row
 
 
 class Batch(NamedTuple):
@@ -56,46 +59,124 @@ class Batch(NamedTuple):
         return Batch(inputs, targets, answers, lengths, self.kinds[chosen])
 
 
-class Task(Protocol):
-    """A source of batches. Batches depend on nothing but the arguments, so that a run can go on anywhere."""
+ErrorName = Literal["symbol_error", "answer_error"]
 
-    @property
-    def input_symbols(self) -> int | None:
-        """Number of input symbols, or ``None`` if inputs are vectors."""
 
-    @property
-    def input_features(self) -> int | None:
-        """Size of the input vectors, or ``None`` if inputs are symbols."""
+class Task(ABC):
+    """A source of batches. Batches depend on nothing but the arguments, so that a run can go on anywhere.
 
-    @property
-    def output_size(self) -> int:
-        """Number of logits per step."""
-        ...
+    Attributes:
+        input_symbols: number of input symbols, or ``None`` if inputs are vectors.
+        input_features: size of the input vectors, or ``None`` if inputs are symbols.
+        output_size: number of logits per step.
+        decided_by: the error by which the best parameters are chosen and a run ends.
+    """
 
+    input_symbols: int | None = None
+    input_features: int | None = None
+    output_size: int
+    decided_by: ClassVar[ErrorName] = "symbol_error"
+
+    @abstractmethod
     def training_batch(self, index: int, batch_size: int, seed: int) -> Batch:
         """The batch of training iteration ``index`` = 0, 1, ... of a run with this seed."""
-        ...
 
+    @abstractmethod
     def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
         """All sequences of a held-out set, ``"valid"`` or ``"test"``, always the same."""
-        ...
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """The task loss summed over the steps asked for; ``logits`` is ``[T, B, output_size]``."""
-        ...
+        """The task loss summed over the steps asked for; ``logits`` is ``[T, B, output_size]``.
+
+        Cross-entropy, unless a task says otherwise.
+        """
+        return symbol_loss(logits, batch)
 
     def count_errors(self, logits: Tensor, batch: Batch) -> ErrorCounts:
-        """Wrong symbols and wrong answers of a batch."""
-        ...
+        """Wrong symbols and wrong answers of a batch; ``logits`` is ``[T, B, output_size]``."""
+        return count_symbol_errors(logits, batch)
 
-
-@runtime_checkable
-class AdaptiveTask(Protocol):
-    """A task whose training batches also depend on what it was told last by :meth:`adapt`."""
+    def score(self, counts: ErrorCounts) -> float:
+        """The error that decides, as a fraction: the lower the better."""
+        return getattr(counts, self.decided_by)
 
     def adapt(self, errors: Mapping[int, float]) -> None:
-        """Take note of a validation: the fraction of wrong answers for each kind of sequence."""
-        ...
+        """Take note of a validation: the fraction of wrong answers for each kind of sequence.
+
+        A task whose training batches depend on it is told again when a run goes on. Others ignore it.
+        """
+        del errors
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What every log and table must say about the data, such as that parts are synthetic."""
+        return ()
+
+    @property
+    def data_place(self) -> str | None:
+        """Where the data come from, in words; ``None`` if they are drawn at random."""
+        return None
+
+    @property
+    def symbol_names(self) -> tuple[str, ...] | None:
+        """Names of the input symbols, of which the output symbols are the first; ``None`` without names."""
+        return None
+
+    def saved(self) -> dict[str, Any]:
+        """Plain values to be kept with a model's parameters, and given to :meth:`TaskOptions.make` again."""
+        return {}
+
+    def error_table(self, counts: ErrorCounts) -> list[Row]:
+        """Errors beside published ones, a heading first; empty if there is no such table."""
+        return []
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """Sizes with which the paper trains a task: a row of its Table 2, with the batch size of appendix A."""
+
+    embedding_size: int
+    hidden_size: int
+    heads: int
+    batch_size: int
+
+
+ALGORITHMIC_SIZES = ModelSizes(embedding_size=100, hidden_size=100, heads=1, batch_size=32)
+
+
+@dataclass(frozen=True)
+class TaskOptions(ABC):
+    """What a task can be told: a frozen dataclass beside each task, whose fields are command line options.
+
+    ``__post_init__`` raises a ValueError for what does not fit; nothing is read or built before :meth:`make`.
+
+    Attributes:
+        task_class: what :meth:`make` builds.
+        sizes: the paper's, for whatever a run leaves open.
+        changeable: options that a run may be given anew when it goes on.
+        free: options that may differ in a run that counts as the same experiment.
+    """
+
+    task_class: ClassVar[type[Task]]
+    sizes: ClassVar[ModelSizes] = ALGORITHMIC_SIZES
+    changeable: ClassVar[tuple[str, ...]] = ()
+    free: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def make(self, saved: Mapping[str, Any] | None = None, evaluation: bool = False) -> Task:
+        """The task, with its data read.
+
+        Args:
+            saved: what :meth:`Task.saved` gave for a trained model, whose symbols are then used.
+            evaluation: for testing a trained model, which need not have all its training data at hand.
+
+        Raises:
+            ValueError: the data are unusable.
+        """
+
+    def describe(self) -> str:
+        """What tells this task from others of its name, for a heading; empty if nothing does."""
+        return ""
 
 
 @dataclass

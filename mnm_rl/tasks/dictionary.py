@@ -5,16 +5,19 @@ Dimensions: ``T`` time, ``B`` batch, ``k`` support pairs, ``l`` letters in a wor
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from mnm_rl.tasks.base import Batch, batch_generator, whole_sequences
+from mnm_rl.tasks.base import Batch, TaskOptions, batch_generator, whole_sequences
 from mnm_rl.tasks.generated import GeneratedTask
 
 LETTERS = 26
 END_OF_WORD, END_OF_PAIR, END_OF_SUPPORT, ANSWER = range(LETTERS, LETTERS + 4)
+NAMES = (*"abcdefghijklmnopqrstuvwxyz", "→", ";", "|", "?")
 
 INSTANCES = {1: (4, 1), 2: (8, 4), 3: (12, 8), 4: (16, 12)}
 """The paper's four instances: number -> (support pairs k, letters l)."""
@@ -49,6 +52,11 @@ class DictionaryTask(GeneratedTask):
         for name in ("support_size", "length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+
+    @property
+    def symbol_names(self) -> tuple[str, ...]:
+        """See :class:`mnm_rl.tasks.base.Task`."""
+        return NAMES
 
     def training_batch(self, index: int, batch_size: int, seed: int) -> Batch:
         """See :class:`mnm_rl.tasks.base.Task`; all episodes of a batch have the same size."""
@@ -96,3 +104,43 @@ class DictionaryTask(GeneratedTask):
 
 def _pad(words: Tensor, symbol: int) -> Tensor:
     return torch.cat([words, torch.full_like(words[..., :1], symbol)], -1)
+
+
+@dataclass(frozen=True)
+class DictionaryOptions(TaskOptions):
+    """Sizes of dictionary inference: an instance of the paper, or any other."""
+
+    task_class = DictionaryTask
+    instance: Literal[1, 2, 3, 4] | None = None
+    """The paper's instance, (k, l) = (4, 1), (8, 4), (12, 8), (16, 12); 2 if nothing is given."""
+    support_size: int | None = None
+    """Support pairs k, instead of an instance."""
+    length: int | None = None
+    """Letters l in a word, instead of an instance."""
+    smaller_instances: bool = False
+    """Train on the smaller instances, too, in turn with the one that is validated and tested."""
+
+    def __post_init__(self) -> None:
+        if self.instance is not None and self.instance not in INSTANCES:
+            known = ", ".join(map(str, INSTANCES))
+            raise ValueError(f"The instances of dictionary inference are {known}, not {self.instance!r}.")
+        if self.instance is not None and (self.support_size is not None or self.length is not None):
+            raise ValueError("Give either an instance or support_size and length, not both.")
+        if (self.support_size is None) != (self.length is None):
+            raise ValueError("support_size and length of the task dictionary go together.")
+        if self.smaller_instances and self.support_size is not None:
+            raise ValueError("smaller_instances belongs to the instances 1 to 4 of the task dictionary.")
+        if self.support_size is not None and self.length is not None:
+            DictionaryTask(self.support_size, self.length)
+
+    def make(self, saved: Mapping[str, Any] | None = None, evaluation: bool = False) -> DictionaryTask:
+        """See :class:`mnm_rl.tasks.base.TaskOptions`."""
+        if self.support_size is not None and self.length is not None:
+            return DictionaryTask(self.support_size, self.length)
+        instance = self.instance or 2
+        smaller = smaller_instances(instance) if self.smaller_instances else ()
+        return DictionaryTask(*INSTANCES[instance], smaller_sizes=smaller)
+
+    def describe(self) -> str:
+        """The instance, if one was named."""
+        return "" if self.instance is None else f"instance {self.instance}"

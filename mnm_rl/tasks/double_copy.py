@@ -5,15 +5,18 @@ Dimensions: ``T`` time, ``B`` batch, ``n`` symbols to copy.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from mnm_rl.tasks.base import Batch, whole_sequences
+from mnm_rl.tasks.base import Batch, TaskOptions, whole_sequences
 from mnm_rl.tasks.generated import GeneratedTask
 
 CHARACTERS = 10
 END, ANSWER = CHARACTERS, CHARACTERS + 1
+NAMES = (*"0123456789", "|", "?")
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,11 @@ class DoubleCopyTask(GeneratedTask):
         if self.length < 1:
             raise ValueError(f"length must be at least 1, got {self.length}.")
 
+    @property
+    def symbol_names(self) -> tuple[str, ...]:
+        """See :class:`mnm_rl.tasks.base.Task`."""
+        return NAMES
+
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
         """Draw episodes."""
         characters = torch.randint(CHARACTERS, (self.length, batch_size), generator=generator)
@@ -40,3 +48,19 @@ class DoubleCopyTask(GeneratedTask):
         inputs = torch.cat([characters, end, answers])
         targets = torch.cat([characters, torch.zeros_like(end), characters, characters])
         return whole_sequences(inputs, targets, inputs == ANSWER)
+
+
+@dataclass(frozen=True)
+class DoubleCopyOptions(TaskOptions):
+    """Size of double copy."""
+
+    task_class = DoubleCopyTask
+    length: int = 50
+    """Symbols to copy, n."""
+
+    def __post_init__(self) -> None:
+        DoubleCopyTask(self.length)
+
+    def make(self, saved: Mapping[str, Any] | None = None, evaluation: bool = False) -> DoubleCopyTask:
+        """See :class:`mnm_rl.tasks.base.TaskOptions`."""
+        return DoubleCopyTask(self.length)

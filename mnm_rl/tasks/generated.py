@@ -6,15 +6,14 @@ from abc import abstractmethod
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
-from mnm_rl.tasks.base import Batch, ErrorCounts, batch_generator, count_symbol_errors, symbol_loss
+from mnm_rl.tasks.base import Batch, Task, batch_generator
 
 HELD_OUT_NUMBERS = {"valid": (0, 0, 1), "test": (0, 0, 2)}
 """Names of the held-out batches; training batches are named by two numbers."""
 
 
-class GeneratedTask:
+class GeneratedTask(Task):
     """Fresh episodes in every batch, and held-out sets of a fixed size that are always the same.
 
     Attributes:
@@ -22,8 +21,6 @@ class GeneratedTask:
     """
 
     held_out_episodes: int = 1000
-    input_symbols: int | None = None
-    input_features: int | None = None
 
     @abstractmethod
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
@@ -40,11 +37,3 @@ class GeneratedTask:
         whole = self.sample(self.held_out_episodes, batch_generator(*HELD_OUT_NUMBERS[split]))
         for start in range(0, self.held_out_episodes, batch_size):
             yield whole.columns(slice(start, start + batch_size))
-
-    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy, or whatever fits the task's targets."""
-        return symbol_loss(logits, batch)
-
-    def count_errors(self, logits: Tensor, batch: Batch) -> ErrorCounts:
-        """See :class:`mnm_rl.tasks.base.Task`."""
-        return count_symbol_errors(logits, batch)

@@ -7,12 +7,14 @@ Dimensions: ``T`` time, ``B`` batch, ``n`` vectors, ``m`` vectors to be given ba
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mnm_rl.tasks.base import Batch, ErrorCounts, bit_loss, count_bit_errors, whole_sequences
+from mnm_rl.tasks.base import Batch, ErrorCounts, TaskOptions, bit_loss, count_bit_errors, whole_sequences
 from mnm_rl.tasks.generated import GeneratedTask
 
 BITS = 8
@@ -62,3 +64,21 @@ class PrioritySortTask(GeneratedTask):
     def count_errors(self, logits: Tensor, batch: Batch) -> ErrorCounts:
         """Wrong bits, and sequences with any wrong bit."""
         return count_bit_errors(logits, batch)
+
+
+@dataclass(frozen=True)
+class PrioritySortOptions(TaskOptions):
+    """Sizes of priority sort."""
+
+    task_class = PrioritySortTask
+    vectors: int = 20
+    """Vectors that are shown, n."""
+    predicted: int = 16
+    """Vectors to be given back, m."""
+
+    def __post_init__(self) -> None:
+        PrioritySortTask(self.vectors, self.predicted)
+
+    def make(self, saved: Mapping[str, Any] | None = None, evaluation: bool = False) -> PrioritySortTask:
+        """See :class:`mnm_rl.tasks.base.TaskOptions`."""
+        return PrioritySortTask(self.vectors, self.predicted)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mnm_rl.training.files import atomic_write
+
+Cell = float | int | str
 
 
 class CurveFile:
@@ -25,44 +27,68 @@ class CurveFile:
         self.path = Path(path)
         self.key = key
         if after is not None and self.path.exists():
-            self._cut(after)
+            columns, rows = _read(self.path)
+            self._write(columns or [key], [row for row in rows if float(row[key]) <= after])
 
-    def append(self, row: Mapping[str, float | int | str]) -> None:
-        """Add a row; the columns are those of the first one. The row is on disk as a whole or not at all."""
-        is_new = not self.path.exists()
+    def append(self, row: Mapping[str, Cell]) -> None:
+        """Add a row under the columns that the file has; new columns are added to all of it.
+
+        The row is on disk as a whole or not at all.
+        """
+        columns = _columns(self.path)
+        if not set(row) <= set(columns):
+            rows = _read(self.path)[1] if columns else []
+            self._write([*columns, *(name for name in row if name not in columns)], [*rows, row])
+            return
         with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if is_new:
-                writer.writeheader()
-            writer.writerow({name: _short(value) for name, value in row.items()})
+            csv.DictWriter(file, columns).writerow({name: _short(value) for name, value in row.items()})
 
-    def _cut(self, after: float) -> None:
-        with self.path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or [self.key]
-            # A process that was killed can leave a last line without all its columns.
-            rows = [row for row in reader if None not in row.values() and float(row[self.key]) <= after]
+    def _write(self, columns: Sequence[str], rows: Sequence[Mapping[str, Cell]]) -> None:
         with atomic_write(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows({name: _short(value) for name, value in row.items()} for row in rows)
 
 
 def read_curve(path: str | os.PathLike) -> dict[str, list[float]]:
     """The columns of a curve file of numbers, without a last line that a killed process left unfinished.
 
+    A number that a row lacks, because its column was added later, is NaN.
+
     Raises:
-        ValueError: there is no such file.
+        ValueError: there is no such file, or something in it is not a number.
     """
     try:
-        with Path(path).open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if None not in row.values()]
+        columns, rows = _read(Path(path))
     except OSError as error:
         raise ValueError(f"There is no curve at {path}.") from error
-    return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else {})}
+    try:
+        return {name: [float(row[name] or "nan") for row in rows] for name in (columns if rows else [])}
+    except ValueError as error:
+        raise ValueError(f"The curve {path} is damaged: {error}.") from error
 
 
-def _short(value: float | int | str) -> str:
+def mean(values: Sequence[float]) -> float:
+    """Their mean; NaN if there are none."""
+    return sum(values) / len(values) if values else math.nan
+
+
+def _columns(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return next(csv.reader(file), [])
+
+
+def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Columns and whole rows; a process that was killed can leave a last line without all its columns."""
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        rows = [row for row in reader if None not in row.values() and None not in row]
+    return list(reader.fieldnames or []), rows
+
+
+def _short(value: Cell) -> str:
     """Seven significant digits are what float32 holds."""
     if isinstance(value, float) and math.isfinite(value):
         return f"{value:.7g}"

@@ -1,9 +1,16 @@
-"""A run's folder: its config, its checkpoint, its curves. Everything needed to go on, or to look back.
+"""What a run's folder holds. Everything needed to go on, or to look back; whoever needs a file asks here.
 
-config.json      what the run is, and the software and hardware it ran on
-checkpoint.pt    where it is
-best.pt          the parameters with the lowest validation error
-train.csv, valid.csv    its curves
+    config.json      what the run is, the changes since it began, and the software and hardware it began on
+    checkpoint.*     where it is: .pt (supervised: tensors and plain values), .zip (an agent, as
+                     Stable-Baselines3 saves it); written at the start, every few minutes and at the end
+    best.pt          supervised: the parameters with the lowest validation error, without the optimizer
+    *.csv            its curves, a row at a time
+    events.*         the same numbers, and pictures, for TensorBoard
+    test.json        supervised, in experiments: errors on the test set
+    README.md        in results/: the story of the run
+    .*.partial*      what a killed process left of a file that it was writing; removed when the run goes on
+
+:data:`RUN_KINDS` says which of them a kind of run has.
 """
 
 from __future__ import annotations
@@ -11,6 +18,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,17 +27,73 @@ from typing import Any
 import torch
 
 from mnm_rl.training.files import atomic_write, check_writable_directory, remove_partial_files
+from mnm_rl.training.options import flat
 
 CONFIG_FILE = "config.json"
+TEST_FILE = "test.json"
 PACKAGES = ("mnm-rl", "torch", "numpy", "gymnasium", "stable-baselines3", "minigrid")
 
 
-def create_run(directory: Path, kind: str, config: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class RunKind:
+    """A kind of run, by the files in its folder."""
+
+    name: str
+    """As in config.json."""
+    curve: str
+    """The curve whose last row says how far a run is ..."""
+    counted: str
+    """... in this column."""
+    checkpoint: str | None
+    """What a run goes on from; ``None`` if it always begins anew."""
+    best: str | None = None
+    """Its best parameters so far."""
+    other_curves: tuple[str, ...] = ()
+    """Further curves."""
+
+    def checkpoint_of(self, directory: Path) -> Path:
+        """The file that a run in this folder goes on from.
+
+        Raises:
+            ValueError: runs of this kind have none.
+        """
+        if self.checkpoint is None:
+            raise ValueError(f"A run of kind {self.name} has no checkpoint: it always begins anew.")
+        return directory / self.checkpoint
+
+    def parameters(self, run: Path) -> Path:
+        """The file to evaluate.
+
+        Args:
+            run: the run's folder, for the best parameters, or the last ones if there are no best ones; or a
+                file, which is then meant itself.
+        """
+        if not run.is_dir():
+            return run
+        if self.best is not None and (run / self.best).exists():
+            return run / self.best
+        return self.checkpoint_of(run)
+
+
+SUPERVISED = RunKind(
+    "supervised", "valid.csv", "iteration", "checkpoint.pt", best="best.pt", other_curves=("train.csv",)
+)
+AGENT = RunKind("a2c", "progress.csv", "episodes", "checkpoint.zip")
+MEASUREMENT = RunKind("measurement", "measurement.csv", "round", None)
+RUN_KINDS = {kind.name: kind for kind in (SUPERVISED, AGENT, MEASUREMENT)}
+
+
+def run_directory(run: Path) -> Path:
+    """The run's folder, from itself or from a file in it."""
+    return run if run.is_dir() else run.parent
+
+
+def create_run(directory: Path, kind: RunKind, config: Mapping[str, Any]) -> None:
     """Make the folder of a new run and write its config.
 
     Args:
         directory: a folder that is empty or not there yet.
-        kind: ``"supervised"``, ``"a2c"``: which script it belongs to.
+        kind: of the run.
         config: plain values.
 
     Raises:
@@ -39,21 +104,38 @@ def create_run(directory: Path, kind: str, config: dict[str, Any]) -> None:
             f"{directory} is not an empty folder; give another --log-dir, or go on with --resume {directory}."
         )
     check_writable_directory(directory)
-    _write(directory, {"kind": kind, "config": config, "versions": versions(), "hardware": hardware()})
+    _write(directory, {"kind": kind.name, "config": config, "versions": versions(), "hardware": hardware()})
 
 
-def open_run(directory: Path, kind: str) -> dict[str, Any]:
-    """The config of an existing run.
+def open_run(directory: Path, kind: RunKind) -> dict[str, Any]:
+    """The config of an existing run that goes on.
 
     Raises:
         ValueError: if there is no such run, or it is of another kind.
     """
-    document = read_run(directory)
-    if document["kind"] != kind:
-        raise ValueError(f"{directory} holds a run of kind {document['kind']}, not {kind}.")
+    found, config = read_kind(directory)
+    if found is not kind:
+        raise ValueError(f"{directory} holds a run of kind {found.name}, not {kind.name}.")
     check_writable_directory(directory)
     remove_partial_files(directory)
-    return document["config"]
+    return config
+
+
+def read_kind(run: Path) -> tuple[RunKind, dict[str, Any]]:
+    """The kind and the config of a run.
+
+    Args:
+        run: its folder, or a file in it.
+
+    Raises:
+        ValueError: if there is no such run, or its kind is not known.
+    """
+    document = read_run(run_directory(run))
+    if document["kind"] not in RUN_KINDS:
+        known = ", ".join(RUN_KINDS)
+        where = run_directory(run)
+        raise ValueError(f"{where} holds a run of kind {document['kind']}; known kinds: {known}.")
+    return RUN_KINDS[document["kind"]], document["config"]
 
 
 def read_run(directory: Path) -> dict[str, Any]:
@@ -67,29 +149,61 @@ def read_run(directory: Path) -> dict[str, Any]:
         document = json.loads(path.read_text())
     except OSError as error:
         raise ValueError(f"There is no run in {directory}: {path} cannot be read.") from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged: {error}.") from error
-    if not isinstance(document, dict) or not {"kind", "config"} <= document.keys():
+    if not isinstance(document, dict) or not isinstance(document.get("config"), dict):
+        raise ValueError(f"{path} is not the config of a run.")
+    if not isinstance(document.get("kind"), str):
         raise ValueError(f"{path} is not the config of a run.")
     return document
 
 
-def change_config(directory: Path, config: dict[str, Any], at: str = "") -> None:
+def check_changes(
+    directory: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any], changeable: Collection[str]
+) -> None:
+    """Make sure that a run that goes on changes nothing that it has to keep.
+
+    Args:
+        directory: the run's folder.
+        saved: its settings, plain and maybe nested.
+        wanted: those with which it is to go on.
+        changeable: names of what may differ; nested ones are dotted.
+
+    Raises:
+        ValueError: something else differs.
+    """
+    before, after = flat(saved), flat(wanted)
+    for name in after:
+        if name not in changeable and before.get(name) != after[name]:
+            option, kept = _last(name), ", ".join(map(_last, changeable))
+            raise ValueError(
+                f"The run in {directory} has {option} {before.get(name)}, not {after[name]}; a resumed run "
+                f"keeps its settings{f', except for {kept}' if kept else ''}."
+            )
+
+
+def change_config(directory: Path, saved: Mapping[str, Any], config: Mapping[str, Any], at: str) -> None:
     """Give an existing run a new config; what it was before stays noted beside it.
 
     Args:
         directory: the run's folder.
+        saved: its settings so far, in the form of ``config``.
         config: plain values.
         at: where the run was, such as "iteration 3000".
     """
     document = read_run(directory)
+    before, after = flat(saved), flat(config)
     changed = {
-        name: {"from": document["config"].get(name), "to": value}
-        for name, value in config.items()
-        if value != document["config"].get(name)
+        name: {"from": before.get(name), "to": value}
+        for name, value in after.items()
+        if value != before.get(name)
     }
     changes = [*document.get("changes", []), {"at": at, **changed}]
     _write(directory, {**document, "config": config, "changes": changes})
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _write(directory: Path, document: dict[str, Any]) -> None:

@@ -1,9 +1,21 @@
-"""Options of the command line that need more than a type."""
+"""Settings of a run: from and to plain values, checks of numbers, and the settings of its core.
+
+Both kinds of run have a frozen dataclass of settings. A run's ``config.json`` holds all of them, those of the
+core included, so that the run can be built again whatever the defaults are by then.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from typing import Any
+import math
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, TypeVar, get_args, get_origin
+
+from mnm_rl.cores import core_config, core_settings
+
+ConfigT = TypeVar("ConfigT")
 
 
 def parse_json_object(text: str, name: str) -> dict[str, Any]:
@@ -23,3 +35,113 @@ def parse_json_object(text: str, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f'{name} must be a JSON object such as {{"key": 1}}, got {text!r}.')
     return value
+
+
+def full_core_settings(core: str, given: Mapping[str, Any], preferred: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of a core.
+
+    Args:
+        core: its name.
+        given: settings that were asked for.
+        preferred: settings to be used where none are given, in cores that have them.
+
+    Raises:
+        ValueError: unknown core, or a value that is not allowed.
+        TypeError: a setting that the core does not have.
+    """
+    known = core_settings(core)
+    settings = {name: value for name, value in preferred.items() if name in known}
+    _, config = core_config(core, **{**settings, **given})
+    return {name: getattr(config, name) for name in known}
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as they come back from a JSON file: tuples are lists there."""
+    return json.loads(json.dumps(values))
+
+
+def from_plain(config_class: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
+    """A config from plain values.
+
+    Raises:
+        ValueError: an option that this version does not know.
+    """
+    known = {field.name for field in dataclasses.fields(config_class)}  # pyright: ignore[reportArgumentType]
+    unknown = sorted(values.keys() - known)
+    if unknown:
+        raise ValueError(f"The run has an option that this version does not know: {', '.join(unknown)}.")
+    return config_class(**values)
+
+
+def upgraded_core_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values of a run, also from the time of ``hidden_size``, ``heads`` and JSON in ``core_kwargs``."""
+    values = dict(values)
+    given = {name: values.pop(name) for name in ("hidden_size", "heads") if values.get(name) is not None}
+    for name in ("hidden_size", "heads"):
+        values.pop(name, None)
+    if "core_kwargs" in values:
+        given |= parse_json_object(values.pop("core_kwargs"), "core_kwargs")
+    return {**values, "core_settings": values.get("core_settings", given)}
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted names, such as ``core_settings.heads``."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        dotted = prefix + name
+        found |= flat(value, f"{dotted}.") if isinstance(value, Mapping) else {dotted: value}
+    return found
+
+
+def check_numbers(
+    config: Any,
+    at_least_one: Iterable[str] = (),
+    positive: Iterable[str] = (),
+    not_negative: Iterable[str] = (),
+    fractions: Iterable[str] = (),
+) -> None:
+    """Make sure that numbers are in range; ``None`` is always allowed.
+
+    Raises:
+        ValueError: one is not, or is no number at all.
+    """
+    rules = (
+        (at_least_one, lambda value: value >= 1, "at least 1"),
+        (positive, lambda value: value > 0, "positive"),
+        (not_negative, lambda value: value >= 0, "not negative"),
+        (fractions, lambda value: 0 <= value <= 1, "between 0 and 1"),
+    )
+    for names, holds, what in rules:
+        for name in names:
+            value = getattr(config, name)
+            if value is not None and not (math.isfinite(value) and holds(value)):
+                must = "must not be negative" if what == "not negative" else f"must be {what}"
+                raise ValueError(f"{name} {must}, got {value}.")
+
+
+def flag(options: type, name: str) -> str:
+    """The option of the command line for a field of a dataclass, ``--like-this``."""
+    hint = typing.get_type_hints(options, include_extras=True)[name]
+    if get_origin(hint) is Annotated:
+        for extra in get_args(hint)[1:]:
+            name = getattr(extra, "name", None) or name
+    return "--" + name.replace("_", "-")
+
+
+def command_line(options: type, values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Words of a command line that set fields of a dataclass.
+
+    Args:
+        options: the dataclass.
+        values: field -> value.
+        prefix: before the names of the flags, such as ``core.``.
+    """
+    words = []
+    defaults = {field.name: field.default for field in dataclasses.fields(options)}
+    for name, value in values.items():
+        option = flag(options, name).replace("--", f"--{prefix}", 1)
+        if isinstance(value, bool) and isinstance(defaults[name], bool):
+            words.append(option if value else option.replace("--", "--no-", 1))
+        else:
+            words += [option, *map(str, value if isinstance(value, tuple | list) else [value])]
+    return words

@@ -16,11 +16,10 @@ from mnm_rl.analysis.maze.film import save_animation
 from mnm_rl.analysis.maze.numbers import describe_finds, describe_similarities
 from mnm_rl.envs import MazeVecEnv
 from mnm_rl.training.files import check_writable_directory
-from mnm_rl.training.folder import read_run
-from mnm_rl.training.rl.agent import RUN_KIND, make_agent
+from mnm_rl.training.folder import AGENT, read_kind
+from mnm_rl.training.rl.agent import make_agent
 from mnm_rl.training.rl.config import A2CConfig, config_from_dict
 from mnm_rl.training.rl.environments import is_maze, make_env
-from mnm_rl.training.rl.recorder import CHECKPOINT_FILE
 
 FRAMES_PER_SECOND = 8
 PICTURE_DPI, ANIMATION_DPI = 130, 90
@@ -55,8 +54,7 @@ def analyze_agent(
     if episodes < 2:
         raise ValueError(f"episodes must be at least 2, got {episodes}.")
     check_writable_directory(out)
-    checkpoint = run / CHECKPOINT_FILE if run.is_dir() else run
-    agent = RecurrentA2C.load(checkpoint, device=device, core=config.core)
+    agent = RecurrentA2C.load(AGENT.parameters(run), device=device, core=config.core)
     trained = _watch(agent, config, seed, episodes)
     median = int(np.argsort(trained.returns)[episodes // 2])
     episode = trained.only(median)
@@ -72,11 +70,10 @@ def analyze_agent(
 
 def _read_config(run: Path) -> A2CConfig:
     """The config of a run in the maze."""
-    directory = run if run.is_dir() else run.parent
-    document = read_run(directory)
-    if document["kind"] != RUN_KIND:
-        raise ValueError(f"{directory} holds a run of kind {document['kind']}, not of an agent ({RUN_KIND}).")
-    config = config_from_dict(document["config"])
+    kind, values = read_kind(run)
+    if kind is not AGENT:
+        raise ValueError(f"{run} is a run of kind {kind.name}, not of an agent ({AGENT.name}).")
+    config = config_from_dict(values)
     if not is_maze(config.env):
         raise ValueError(f"Only agents in the maze (MNMMaze-9x9) can be watched; {run} plays {config.env}.")
     return config

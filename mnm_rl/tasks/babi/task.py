@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
-from torch import Tensor
 
 from mnm_rl.tasks.babi.dataset import ALL_TASKS, Dataset, Size, load_dataset
 from mnm_rl.tasks.babi.encoding import Format, Sequences
@@ -18,12 +17,14 @@ from mnm_rl.tasks.babi.generated import FreshQuestions, Origin, choose_source
 from mnm_rl.tasks.babi.order import Balance, TrainingOrder, batch_generator
 from mnm_rl.tasks.babi.renaming import Renaming
 from mnm_rl.tasks.babi.report import describe_sequences, dropped_note
+from mnm_rl.tasks.babi.table import babi_table
 from mnm_rl.tasks.babi.vocabulary import Vocabulary
-from mnm_rl.tasks.base import Batch, ErrorCounts, count_symbol_errors, symbol_loss
+from mnm_rl.tasks.base import Batch, ErrorCounts, Task
+from mnm_rl.text_tables import Row
 
 
 @dataclass(eq=False)
-class BabiTask:
+class BabiTask(Task):
     """Word-level question answering: one placeholder for each word of an answer, and loss only there.
 
     The data are read, checked and encoded at once, so that whatever is wrong with them is said before any
@@ -33,6 +34,7 @@ class BabiTask:
         ValueError: if an option or the data are unusable; the message says which.
     """
 
+    decided_by = "answer_error"
     data: str | None = None
     """The official archive, or a folder with it or what comes out of it; else see ``files.find_source``."""
     origin: Origin = "any"
@@ -66,7 +68,8 @@ class BabiTask:
     """How freely lengths are sorted; see :class:`mnm_rl.tasks.babi.order.TrainingOrder`."""
     saved_vocabulary: Vocabulary | None = None
     """That of a trained model; without it, the words of the training files of all 20 tasks."""
-    input_features: None = field(default=None, init=False, repr=False)
+    further_notes: tuple[str, ...] = ()
+    """What else every log and table must say."""
 
     def __post_init__(self) -> None:
         self._check_options()
@@ -99,12 +102,31 @@ class BabiTask:
         """Training sequences in one pass."""
         return self.order.epoch
 
+    @property
+    def data_place(self) -> str:
+        """See :class:`mnm_rl.tasks.base.Task`."""
+        return str(self.source.path)
+
+    @property
+    def symbol_names(self) -> tuple[str, ...]:
+        """The words of the vocabulary."""
+        return self.vocabulary.symbols
+
+    def saved(self) -> dict[str, Any]:
+        """The vocabulary, by which the numbers of symbols mean words."""
+        return {"vocabulary": self.vocabulary.to_dict()}
+
+    def error_table(self, counts: ErrorCounts) -> list[Row]:
+        """The paper's Table 3 with a column for these errors."""
+        return babi_table(counts)
+
     @cached_property
-    def notes(self) -> list[str]:
+    def notes(self) -> list[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """What every log and table must say: parts of the data that are missing, synthetic or left out."""
         if self.fresh:
             limit = "" if self.max_length is None else f"; none is longer than {self.max_length} symbols"
-            return [*self._origin_notes, f"trained on GENERATED questions, fresh all the time{limit}"]
+            fresh = f"trained on GENERATED questions, fresh all the time{limit}"
+            return [*self._origin_notes, fresh, *self.further_notes]
         train = self.sequences["train"]
         renamed = ["trained on stories whose people, places and things are RENAMED at random"]
         return [
@@ -112,6 +134,7 @@ class BabiTask:
             *self._dataset.notes,
             *(renamed if self.rename else []),
             *dropped_note(train, self.max_length),
+            *self.further_notes,
         ]
 
     def describe(self) -> str:
@@ -154,14 +177,6 @@ class BabiTask:
         return (
             sequences.batch(order[start : start + batch_size]) for start in range(0, len(order), batch_size)
         )
-
-    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy, summed over the words of the answers; ``logits`` is ``[T, B, symbols]``."""
-        return symbol_loss(logits, batch)
-
-    def count_errors(self, logits: Tensor, batch: Batch) -> ErrorCounts:
-        """Wrong words and wrong answers, the answers also by task."""
-        return count_symbol_errors(logits, batch)
 
     def _check_options(self) -> None:
         self.tasks = tuple(sorted(self.tasks))

@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import torch
 from gymnasium import spaces
 from stable_baselines3.common.logger import Logger, configure
 from stable_baselines3.common.utils import LinearSchedule
@@ -14,16 +13,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from mnm_rl.agents.a2c import RecurrentA2C
 from mnm_rl.agents.checkpoint import env_state, set_random_state
-from mnm_rl.training.folder import open_run
-from mnm_rl.training.rl.config import A2CConfig, config_from_dict, config_to_dict
-from mnm_rl.training.rl.recorder import CHECKPOINT_FILE
-
-RUN_KIND = "a2c"
-CHANGEABLE = (
-    *("episodes", "timesteps", "learning_rate", "schedule"),
-    *("gamma", "gamma_end", "gae_lambda", "ent_coef", "ent_coef_end"),
-)
-"""What a run that goes on may be given anew."""
+from mnm_rl.training.folder import AGENT, check_changes, open_run
+from mnm_rl.training.rl.config import CHANGEABLE, A2CConfig, config_from_dict, config_to_dict
 
 
 def make_agent(config: A2CConfig, env: VecEnv, device: str = "cpu") -> RecurrentA2C:
@@ -42,7 +33,7 @@ def make_agent(config: A2CConfig, env: VecEnv, device: str = "cpu") -> Recurrent
         bootstrap_time_limit=config.bootstraps,
         policy_kwargs={
             "core": config.core,
-            "core_kwargs": config.core_settings(),
+            "core_kwargs": config.all_core_settings(),
             "optimizer_kwargs": {"eps": config.adam_epsilon},
         },
         seed=config.seed,
@@ -70,7 +61,7 @@ def load_agent(directory: Path, config: A2CConfig, env: VecEnv, device: str = "c
     Raises:
         ValueError: the checkpoint is missing, incomplete, or of another core.
     """
-    path = directory / CHECKPOINT_FILE
+    path = AGENT.checkpoint_of(directory)
     resumable = env_state(env) is not None
     settings = changeable_settings(config)
     agent = RecurrentA2C.load(
@@ -88,25 +79,21 @@ def read_a2c_config(directory: Path) -> A2CConfig:
     Raises:
         ValueError: there is no such run, or it is of another kind.
     """
-    return config_from_dict(open_run(directory, RUN_KIND))
+    return config_from_dict(open_run(directory, AGENT))
 
 
-def changed_config(saved: A2CConfig, wanted: A2CConfig) -> A2CConfig:
+def changed_config(directory: Path, saved: A2CConfig, wanted: A2CConfig) -> A2CConfig:
     """The config with which a run goes on.
 
     Args:
+        directory: the run's folder.
         saved: the run's config.
         wanted: the same with new values of some of :data:`CHANGEABLE`.
 
     Raises:
         ValueError: something else differs, too.
     """
-    for name, value in config_to_dict(wanted).items():
-        if value != getattr(saved, name) and name not in CHANGEABLE:
-            raise ValueError(
-                f"The run has {name} {getattr(saved, name)}, not {value}; a resumed run keeps its settings, "
-                f"except for {', '.join(CHANGEABLE)}."
-            )
+    check_changes(directory, config_to_dict(saved), config_to_dict(wanted), CHANGEABLE)
     if wanted.timesteps != saved.timesteps:
         wanted = dataclasses.replace(wanted, episodes=None)
     elif wanted.episodes != saved.episodes:
@@ -128,18 +115,3 @@ def policy_name(space: spaces.Space) -> str:
 def make_logger(directory: Path, tensorboard: bool) -> Logger:
     """Where Stable-Baselines3's numbers go: TensorBoard files in the run's folder, or nowhere."""
     return configure(str(directory), ["tensorboard"]) if tensorboard else Logger(None, [])
-
-
-def set_up_torch(device: str, threads: int) -> None:
-    """Set torch's processor threads, and make sure that the device is there.
-
-    Raises:
-        ValueError: fewer than one thread, or no such device.
-    """
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}.")
-    if device not in ("cpu", "cuda"):
-        raise ValueError(f"device must be cpu or cuda, got {device!r}.")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("There is no cuda device here; use --device cpu.")
-    torch.set_num_threads(threads)

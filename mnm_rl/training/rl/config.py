@@ -1,13 +1,21 @@
-"""Everything that defines a run of `scripts/train_a2c.py`."""
+"""Everything that defines a run of `mnm-rl train-a2c`."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
-from mnm_rl.cores import core_config
-from mnm_rl.training.options import parse_json_object
+from tyro.conf import Suppress
+
+from mnm_rl.training.options import (
+    check_numbers,
+    from_plain,
+    full_core_settings,
+    plain,
+    upgraded_core_settings,
+)
 from mnm_rl.training.rl.environments import EnvConfig, is_maze, maze_rules
 
 MAZE_EPISODES = 60_000
@@ -21,13 +29,9 @@ class A2CConfig(EnvConfig):
     """A run. What is ``None`` depends on the environment; see the text of the option."""
 
     core: str = "mnm-p"
-    """The memory: mnm-p, mnm-g, lstm, gru, lstm-salu, plastic or plastic-homogenous."""
-    core_kwargs: str = "{}"
-    """More settings of the core, as JSON: '{"normalization": "width"}'."""
-    hidden_size: int | None = None
-    """Width of the controller or of the recurrent layer; the core's own default (200) if not given."""
-    heads: int | None = None
-    """Interaction heads H, where the core has them; the core's own default (1) if not given."""
+    """The memory, by its name."""
+    core_settings: Annotated[Mapping[str, Any], Suppress] = field(default_factory=dict)
+    """Settings of the core that differ from its own defaults."""
     seed: int = 0
     """Of the parameters, the environments and the actions."""
 
@@ -85,9 +89,17 @@ class A2CConfig(EnvConfig):
             ValueError: an option that is not allowed.
             TypeError: a setting that the core does not have.
         """
-        _check_numbers(self)
+        check_numbers(
+            self,
+            at_least_one=("n_envs", "episodes", "timesteps", "n_steps", "log_every"),
+            positive=(
+                *("learning_rate", "max_grad_norm", "checkpoint_minutes", "adam_epsilon", "reward_scale"),
+            ),
+            not_negative=("vf_coef", "ent_coef", "ent_coef_end", "meta_coef", "seed", "watch_every"),
+            fractions=("gamma", "gamma_end", "gae_lambda"),
+        )
         self.check_environment()
-        core_config(self.core, **self.core_settings())
+        self.all_core_settings()
         if self.episodes is not None and self.timesteps is not None:
             raise ValueError("Give either episodes or timesteps, not both.")
         if self.episodes is not None and not is_maze(self.env):
@@ -95,11 +107,9 @@ class A2CConfig(EnvConfig):
         if self.watch_every and not is_maze(self.env):
             raise ValueError(f"watch_every is for the maze (MNMMaze-9x9), not for {self.env}.")
 
-    def core_settings(self) -> dict[str, Any]:
-        """All settings of the core that differ from its defaults."""
-        given = {"hidden_size": self.hidden_size, "heads": self.heads}
-        settings = {name: value for name, value in given.items() if value is not None}
-        return {**settings, **parse_json_object(self.core_kwargs, "core_kwargs")}
+    def all_core_settings(self) -> dict[str, Any]:
+        """Every setting of the core: what is given, then the core's defaults."""
+        return full_core_settings(self.core, self.core_settings, {})
 
     @property
     def total_timesteps(self) -> int:
@@ -143,38 +153,26 @@ class A2CConfig(EnvConfig):
         return not is_maze(self.env) if self.bootstrap_time_limit is None else self.bootstrap_time_limit
 
 
+CHANGEABLE = (
+    *("episodes", "timesteps", "learning_rate", "schedule"),
+    *("gamma", "gamma_end", "gae_lambda", "ent_coef", "ent_coef_end"),
+)
+"""What a run that goes on may be given anew."""
+
+
 def config_to_dict(config: A2CConfig) -> dict[str, Any]:
-    """Plain values, for JSON."""
-    return dataclasses.asdict(config)
+    """Plain values for JSON, with all settings of the core."""
+    values = {each.name: getattr(config, each.name) for each in dataclasses.fields(config)}
+    return plain({**values, "core_settings": config.all_core_settings()})
 
 
-def config_from_dict(values: dict[str, Any]) -> A2CConfig:
-    """The inverse of `config_to_dict`.
+def config_from_dict(values: Mapping[str, Any]) -> A2CConfig:
+    """The inverse of :func:`config_to_dict`; runs from before ``core_settings`` load too.
 
     Raises:
         ValueError: if there is an option that this version does not know, or does not allow.
+        TypeError: a setting that the core does not have.
     """
-    known = {field.name for field in dataclasses.fields(A2CConfig)}
-    unknown = sorted(values.keys() - known)
-    if unknown:
-        raise ValueError(f"The run has an option that this version does not know: {', '.join(unknown)}.")
-    config = A2CConfig(**values)
+    config = from_plain(A2CConfig, upgraded_core_settings(values))
     config.check()
     return config
-
-
-def _check_numbers(config: A2CConfig) -> None:
-    for name in ("n_envs", "episodes", "timesteps", "n_steps", "log_every", "hidden_size", "heads"):
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
-    for name in ("learning_rate", "max_grad_norm", "checkpoint_minutes", "adam_epsilon", "reward_scale"):
-        if not getattr(config, name) > 0:
-            raise ValueError(f"{name} must be positive, got {getattr(config, name)}.")
-    for name in ("vf_coef", "ent_coef", "ent_coef_end", "meta_coef", "seed", "watch_every"):
-        if not (getattr(config, name) or 0) >= 0:
-            raise ValueError(f"{name} must not be negative, got {getattr(config, name)}.")
-    for name in ("gamma", "gamma_end", "gae_lambda"):
-        value = getattr(config, name)
-        if value is not None and not 0 <= value <= 1:
-            raise ValueError(f"{name} must be between 0 and 1, got {value}.")

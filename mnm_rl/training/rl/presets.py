@@ -9,8 +9,8 @@ from mnm_rl.training.rl.config import A2CConfig
 
 PresetName = Literal["paper", "soonest", "highest"]
 
-PRESETS: dict[PresetName, dict[str, Any]] = {
-    "paper": {"previous_action": False, "heads": 3, "episodes": 1_000_000},
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"previous_action": False, "core_settings": {"heads": 3}, "episodes": 1_000_000},
     "soonest": {"episodes": 30_000},
     "highest": {"episodes": 150_000, "gamma_end": 0.96, "ent_coef_end": 0.01},
 }
@@ -19,7 +19,7 @@ tried, the one that passes a reward of 175 after the fewest episodes. ``highest`
 that ends highest."""
 
 
-def preset_config(name: PresetName, core: str = "mnm-p") -> A2CConfig:
+def preset_config(name: str, core: str = "mnm-p") -> A2CConfig:
     """The run of a preset, with seed 0.
 
     Args:
@@ -27,9 +27,11 @@ def preset_config(name: PresetName, core: str = "mnm-p") -> A2CConfig:
         core: the memory; the preset's number of heads is for cores that have heads.
 
     Raises:
-        ValueError: an unknown core.
+        ValueError: an unknown preset or core.
     """
-    settings = PRESETS[name]
-    if "heads" not in core_settings(core):
-        settings = {key: value for key, value in settings.items() if key != "heads"}
-    return A2CConfig(core=core, **settings)
+    if name not in PRESETS:
+        raise ValueError(f"Unknown preset {name!r}; known presets: {', '.join(PRESETS)}.")
+    known = core_settings(core)
+    of_core = PRESETS[name].get("core_settings", {})
+    fitting = {key: value for key, value in of_core.items() if key in known}
+    return A2CConfig(core=core, **{**PRESETS[name], "core_settings": fitting})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -13,10 +12,10 @@ from typing import Any
 from stable_baselines3.common.callbacks import BaseCallback
 
 from mnm_rl.agents.a2c import RecurrentA2C
-from mnm_rl.training.curves import CurveFile
+from mnm_rl.training.curves import CurveFile, mean
 from mnm_rl.training.files import atomic_write
+from mnm_rl.training.folder import AGENT
 
-CHECKPOINT_FILE, CURVE_FILE = "checkpoint.zip", "progress.csv"
 AVERAGED = ("policy_loss", "value_loss", "entropy", "concentration", "meta_loss", "grad_norm")
 RECENT_UPDATES = 100
 
@@ -75,7 +74,7 @@ class RunRecorder(BaseCallback):
 
     def _on_training_start(self) -> None:
         self.progress = Progress(**self.model.callback_state.get("recorder", {}))
-        self._curve = CurveFile(self.directory / CURVE_FILE, "updates", after=self.progress.updates)
+        self._curve = CurveFile(self.directory / AGENT.curve, "updates", after=self.progress.updates)
         self._started = time.monotonic() - self.progress.seconds
         # From the first moment on there is something to go on from.
         self.save()
@@ -103,7 +102,7 @@ class RunRecorder(BaseCallback):
     def save(self) -> None:
         """Write the checkpoint; never half."""
         self.model.callback_state["recorder"] = dict(vars(self.progress))
-        with atomic_write(self.directory / CHECKPOINT_FILE) as temporary:
+        with atomic_write(AGENT.checkpoint_of(self.directory)) as temporary:
             self.model.save(temporary)
         self.saved_updates = self.progress.updates
         self._saved = time.monotonic()
@@ -122,13 +121,13 @@ class RunRecorder(BaseCallback):
             self._curve.append(self._row())
             progress.rewards, progress.losses = [], []
         self.report(
-            progress, _mean([reward for part in self._recent for reward in part]), self.model.last_update
+            progress, mean([reward for part in self._recent for reward in part]), self.model.last_update
         )
 
     def _row(self) -> dict[str, Any]:
         progress = self.progress
         means = {
-            name: _mean([losses[name] for losses in progress.losses])
+            name: mean([losses[name] for losses in progress.losses])
             for name in AVERAGED
             if name in progress.losses[-1]
         }
@@ -137,7 +136,7 @@ class RunRecorder(BaseCallback):
             "episodes": progress.episodes,
             "timesteps": self.model.num_timesteps,
             "seconds": progress.seconds,
-            "reward": _mean(progress.rewards),
+            "reward": mean(progress.rewards),
             **means,
             "explained_variance": progress.losses[-1]["explained_variance"],
             "learning_rate": self.model.policy.optimizer.param_groups[0]["lr"],
@@ -168,7 +167,3 @@ class LinearSettings(BaseCallback):
         done = min(1.0, self.model.num_timesteps / self.total_timesteps)
         for name, (start, end) in self.settings.items():
             setattr(self.model, name, start + done * (end - start))
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else math.nan

@@ -16,14 +16,13 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mnm_rl.tasks import AdaptiveTask, Batch, ErrorCounts, Task
-from mnm_rl.training.curves import CurveFile
-from mnm_rl.training.folder import load_state, save_state
+from mnm_rl.tasks import Batch, ErrorCounts, Task
+from mnm_rl.training.curves import CurveFile, mean
+from mnm_rl.training.folder import SUPERVISED, load_state, save_state
 from mnm_rl.training.supervised.config import SupervisedConfig, config_to_dict
 from mnm_rl.training.supervised.model import SequenceModel, seeded_model
 from mnm_rl.updates import GuardedOptimizer
 
-CHECKPOINT_FILE, BEST_FILE = "checkpoint.pt", "best.pt"
 EVALUATION_BATCH = 250
 
 
@@ -76,7 +75,7 @@ class SupervisedTrainer:
         self.task = task
         self.directory = directory
         self.device = torch.device(device)
-        self.batch_size = config.batch_size or config.paper.batch_size
+        self.batch_size = config.batch_size or config.sizes.batch_size
         self.model = build_model(config, task).to(self.device)
         self.optimizer = GuardedOptimizer(
             torch.optim.Adam(self.model.parameters(), config.learning_rate),
@@ -115,6 +114,8 @@ class SupervisedTrainer:
         """
         config = self.config
         curves = self._open_curves()
+        # From the first moment on there is something to go on from.
+        self.save()
         last_checkpoint = time.monotonic()
         started = time.monotonic() - self.progress.seconds
         try:
@@ -188,11 +189,11 @@ class SupervisedTrainer:
         return {
             "iteration": self.progress.iteration,
             "seconds": self.progress.seconds,
-            "loss": _mean(window.losses),
+            "loss": mean(window.losses),
             "symbol_error": window.errors.symbol_error,
             "answer_error": window.errors.answer_error,
-            "meta_loss": _mean(window.meta_losses),
-            "grad_norm": _mean(window.grad_norms),
+            "meta_loss": mean(window.meta_losses),
+            "grad_norm": mean(window.grad_norms),
             "learning_rate": self.optimizer.optimizer.param_groups[0]["lr"],
             "skipped_updates": self.optimizer.skipped,
         }
@@ -203,7 +204,7 @@ class SupervisedTrainer:
         # Several processes go through it together.
         check = self._stop_if_requested if self._processes == 1 else None
         counts = evaluate(self.model, self.task, "valid", self.device, check)
-        error = counts.answer_error if self.config.task == "babi" else counts.symbol_error
+        error = self.task.score(counts)
         progress.validated = progress.iteration
         progress.validations_without_improvement += 1
         progress.errors = counts.error_by_kind
@@ -211,7 +212,7 @@ class SupervisedTrainer:
         if error < progress.best_error:
             progress.best_error, progress.validations_without_improvement = error, 0
             if self.directory is not None and self.is_main:
-                save_state(self.directory / BEST_FILE, self._parameters())
+                save_state(self.directory / str(SUPERVISED.best), self._parameters())
         row = {
             "iteration": progress.iteration,
             "seconds": progress.seconds,
@@ -222,8 +223,8 @@ class SupervisedTrainer:
         return {**row, **self._memory_activity()}
 
     def _adapt(self) -> None:
-        """Tell the task of the last validation, if it makes anything of it."""
-        if self.progress.errors and isinstance(self.task, AdaptiveTask):
+        """Tell the task of the last validation, if there was one."""
+        if self.progress.errors:
             self.task.adapt(self.progress.errors)
 
     @torch.no_grad()
@@ -279,9 +280,11 @@ class SupervisedTrainer:
         }
 
     def _parameters(self) -> dict[str, Any]:
-        parameters = {"config": config_to_dict(self.config), "model": self.model.state_dict()}
-        vocabulary = getattr(self.task, "vocabulary", None)
-        return parameters if vocabulary is None else {**parameters, "vocabulary": vocabulary.to_dict()}
+        return {
+            "config": config_to_dict(self.config),
+            "model": self.model.state_dict(),
+            "task": self.task.saved(),
+        }
 
     def save(self) -> None:
         """Write the checkpoint, if there is a folder for it."""
@@ -294,7 +297,7 @@ class SupervisedTrainer:
             "progress": vars(self.progress),
             "window": {**vars(self._window), "errors": vars(self._window.errors)},
         }
-        save_state(self.directory / CHECKPOINT_FILE, state)
+        save_state(SUPERVISED.checkpoint_of(self.directory), state)
         self.saved_iteration = self.progress.iteration
 
     def load(self, directory: Path) -> None:
@@ -303,8 +306,9 @@ class SupervisedTrainer:
         Raises:
             ValueError: if the checkpoint is missing, damaged, or of another task or core.
         """
-        state = load_state(directory / CHECKPOINT_FILE)
-        load_parameters(self.model, state, self.config, directory / CHECKPOINT_FILE)
+        path = SUPERVISED.checkpoint_of(directory)
+        state = load_state(path)
+        load_parameters(self.model, state, self.config, path)
         self.optimizer.optimizer.load_state_dict(state["optimizer"])
         self.optimizer.load_state_dict(state["guard"])
         # Older checkpoints do not say; they were written after validations.
@@ -317,8 +321,15 @@ class SupervisedTrainer:
 
 def build_model(config: SupervisedConfig, task: Task) -> SequenceModel:
     """The run's model with its initial parameters."""
-    embedding_size = config.embedding_size or config.paper.embedding_size
-    return seeded_model(task, config.core, embedding_size, config.core_settings(), config.seed)
+    embedding_size = config.embedding_size or config.sizes.embedding_size
+    return seeded_model(task, config.core, embedding_size, config.all_core_settings(), config.seed)
+
+
+def saved_task(state: dict[str, Any]) -> dict[str, Any] | None:
+    """What the task of a checkpoint saved with the parameters, if anything."""
+    # Earlier checkpoints hold bAbI's vocabulary by itself.
+    former = {"vocabulary": state["vocabulary"]} if "vocabulary" in state else {}
+    return state.get("task", former) or None
 
 
 def load_parameters(
@@ -373,7 +384,3 @@ def process_share() -> tuple[int, int]:
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else math.nan

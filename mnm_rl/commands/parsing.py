@@ -1,0 +1,206 @@
+"""Command lines of runs: the options of the run, then those of its task and its core, each with its type.
+
+Which options there are depends on ``--task`` and ``--core``, so these two are looked for first. Settings of
+the core stand behind ``--core.``, such as ``--core.key-size 64``; ``--hidden-size`` and ``--heads`` may be
+written without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import dataclasses
+import difflib
+import inspect
+import io
+import re
+import sys
+import textwrap
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+import tyro
+
+from mnm_rl.cores import core_config, core_settings
+from mnm_rl.tasks import TASKS
+from mnm_rl.training.options import flag
+
+ArgsT = TypeVar("ArgsT")
+
+SHORT = {"--hidden-size": "--core.hidden-size", "--heads": "--core.heads"}
+"""Settings of the core that may be written without its prefix."""
+
+
+class Choices(NamedTuple):
+    """What decides which options there are; ``None`` where it is not given."""
+
+    task: str | None
+    core: str | None
+    preset: str | None
+    resume: Path | None
+
+
+def find_choices(words: Sequence[str]) -> Choices:
+    """Look for the choices in a command line, whatever else is in it."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in ("task", "core", "preset"):
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--resume", type=Path)
+    try:
+        found, _ = parser.parse_known_args(list(words))
+    except argparse.ArgumentError as error:
+        raise ValueError(f"{error.argument_name} needs a value.") from error
+    return Choices(found.task, found.core, found.preset, found.resume)
+
+
+def parse_run(args: ArgsT, description: str | None) -> ArgsT:
+    """Parse the command line of a program that trains.
+
+    Args:
+        args: the defaults: a frozen dataclass with the run's config as its field ``run``, whose task and core
+            are the chosen ones.
+        description: for ``--help``.
+
+    Returns:
+        the same with what the command line says.
+
+    Raises:
+        ValueError: an option that does not exist, or a value that is not allowed; the message says what is.
+    """
+    config: Any = args.run  # pyright: ignore[reportAttributeAccessIssue]
+    core = _core_options(config.core, config.all_core_settings())
+    parts: dict[str, tuple[Any, Any]] = {"program": (tyro.conf.OmitArgPrefixes[type(args)], args)}
+    if hasattr(config, "options"):
+        parts["task"] = (tyro.conf.OmitArgPrefixes[type(config.options)], config.options)
+    parts["core"] = (type(core), core)
+    whole = dataclasses.make_dataclass(
+        "Options",
+        [(name, kind, dataclasses.field(default=default)) for name, (kind, default) in parts.items()],
+        frozen=True,
+    )
+    parsed, unknown = parse(whole, description, _with_prefixes(sys.argv[1:]))
+    if unknown:
+        raise ValueError(_unknown_option(unknown[0], whole, config))
+    changes: dict[str, Any] = {"core_settings": vars(parsed.core)}
+    if "task" in parts:
+        changes["task_options"] = vars(parsed.task)
+    run = dataclasses.replace(parsed.program.run, **changes)
+    return dataclasses.replace(parsed.program, run=run)
+
+
+def parse_all(args: type[ArgsT], description: str | None) -> ArgsT:
+    """Parse the command line of any other program.
+
+    Raises:
+        ValueError: an option that does not exist, or a value that is not one.
+    """
+    parsed, unknown = parse(args, description, sys.argv[1:])
+    if unknown:
+        raise ValueError(_unknown_option(unknown[0], args, None))
+    return parsed
+
+
+def parse(kind: type[ArgsT], description: str | None, words: Sequence[str]) -> tuple[ArgsT, list[str]]:
+    """Words to a dataclass, and the words that no option explains.
+
+    Raises:
+        ValueError: a value that is not one, in one sentence instead of tyro's box.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, description=description, args=list(words), return_unknown_args=True)
+    except SystemExit as stop:
+        if stop.code == 0:
+            raise
+        raise ValueError(_first_sentence(said.getvalue())) from None
+
+
+def _core_options(core: str, settings: Mapping[str, Any]) -> Any:
+    """An instance of a dataclass with the settings that a core has, under ``settings`` as its defaults."""
+    _, config = core_config(core)
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    texts = field_texts(type(config))
+    fields = [
+        (
+            name,
+            Annotated[hints[name], tyro.conf.arg(help=texts.get(name, ""))],
+            dataclasses.field(default=settings[name]),
+        )
+        for name in core_settings(core)
+    ]
+    return dataclasses.make_dataclass(type(config).__name__, fields, frozen=True)()
+
+
+def field_texts(kind: type) -> dict[str, str]:
+    """The strings below the fields of a dataclass, as far as its source can be read."""
+    try:
+        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    except (OSError, TypeError, SyntaxError):
+        return {}
+    assert isinstance(body, ast.ClassDef)
+    texts = {}
+    for before, after in zip(body.body, body.body[1:], strict=False):
+        if not (isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name)):
+            continue
+        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            texts[before.target.id] = " ".join(str(after.value.value).split())
+    return texts
+
+
+def _with_prefixes(words: Sequence[str]) -> list[str]:
+    found = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        name = name.replace("_", "-") if name.startswith("--") else name
+        if name == "--core-kwargs":
+            raise ValueError(
+                "Settings of the core are options of their own: --core.key-size 64 instead of --core-kwargs."
+            )
+        found.append(f"{SHORT[name]}{equals}{value}" if name in SHORT else word)
+    return found
+
+
+def _first_sentence(box: str) -> str:
+    """What tyro says between the title of its box and the first rule in it, on one line."""
+    told: list[str] = []
+    for line in box.splitlines():
+        text = line.strip("│╭╮╰╯| ")
+        if re.search("[─-]{3,}", text):
+            if told:
+                break
+        elif text:
+            told.append(text)
+    text = " ".join(" ".join(told).split())
+    return (text[:1].upper() + text[1:] or "The command line cannot be understood").rstrip(".") + "."
+
+
+def _unknown_option(word: str, kind: type, config: Any) -> str:
+    """A sentence about a word that no option explains."""
+    if not word.startswith("--"):
+        return f"Unexpected {word!r}; --help lists the options."
+    name = word.partition("=")[0].replace("_", "-").replace("--no-", "--")
+    if config is not None:
+        if name.startswith("--core."):
+            setting, has = name.removeprefix("--core."), ", ".join(core_settings(config.core))
+            return f"The core {config.core} has no setting {setting}; its settings: {has}."
+        owners = [task for task, options in TASKS.items() if name in _flags(options)]
+        if owners and hasattr(config, "task"):
+            return f"{name} is an option of the task {' and '.join(owners)}, not of {config.task}."
+    near = difflib.get_close_matches(name, _flags(kind), n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "--help lists all."
+    return f"There is no option {name}; {hint}"
+
+
+def _flags(kind: Any) -> list[str]:
+    """All options of a dataclass, those of dataclasses in it included."""
+    found = []
+    hints = typing.get_type_hints(kind, include_extras=False)
+    for each in dataclasses.fields(kind):
+        inner = hints[each.name]
+        nested = [part for part in (inner, *typing.get_args(inner)) if dataclasses.is_dataclass(part)]
+        found += _flags(nested[0]) if nested else [flag(kind, each.name)]
+    return found
