@@ -165,17 +165,18 @@ def _with_prefixes(words: Sequence[str]) -> list[str]:
 
 
 def _first_sentence(box: str) -> str:
-    """What tyro says between the title of its box and the first rule in it, on one line."""
-    told: list[str] = []
+    """What tyro says below the title of its box, up to the next rule, on one line."""
+    parts: list[list[str]] = [[]]
     for line in box.splitlines():
-        text = line.strip("│╭╮╰╯| ")
+        text = line.strip("│╭╮╰╯ ")
         if re.search("[─-]{3,}", text):
-            if told:
-                break
+            parts.append([])
         elif text:
-            told.append(text)
-    text = " ".join(" ".join(told).split())
-    return (text[:1].upper() + text[1:] or "The command line cannot be understood").rstrip(".") + "."
+            parts[-1].append(text)
+    # The title stands in the frame, or, where frames cannot be drawn, above the first rule.
+    told = [" ".join(part) for part in parts[1:] if part]
+    text = told[0] if told else "The command line cannot be understood"
+    return text[:1].upper() + text[1:].rstrip(".") + "."
 
 
 def _unknown_option(word: str, kind: type, config: Any) -> str:
