@@ -1,19 +1,17 @@
-"""A line of progress in the terminal while an agent trains."""
+"""What an agent's run shows while it goes on."""
 
 from __future__ import annotations
 
-import time
+import math
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mnm_rl.training.rl.recorder import Progress as RunProgress
-
-SECONDS_BETWEEN_LINES = 60.0
+from mnm_rl.training.display import RunDisplay
+from mnm_rl.training.rl.recorder import Progress
 
 
-class AgentDisplay:
-    """Reward, episodes, updates, steps per second and the time left; plain lines where there is no terminal.
+class AgentDisplay(RunDisplay):
+    """Updates, reward, episodes and steps per second.
 
     Args:
         console: where to draw.
@@ -23,40 +21,14 @@ class AgentDisplay:
     """
 
     def __init__(self, console: Console, total: int, per_update: int, done: int):
-        self._console = console
-        self._updates = -(-total // per_update)
+        super().__init__(console, "update", -(-total // per_update), done)
         self._per_update = per_update
-        self._done, self._started = done, time.monotonic()
-        self._last_line = 0.0
-        self._progress = Progress(
-            TextColumn("{task.fields[numbers]}"),
-            BarColumn(20),
-            TimeRemainingColumn(compact=True),
-            console=console,
-            disable=console.quiet,
-        )
-        self._task = self._progress.add_task("", total=self._updates, completed=done, numbers="")
 
-    def __enter__(self) -> AgentDisplay:
-        if self._console.is_terminal:
-            self._progress.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
-
-    def update(self, progress: RunProgress, reward: float, losses: dict[str, float]) -> None:
+    def update(self, progress: Progress, reward: float, losses: dict[str, float]) -> None:
         """Show the state of the run after an update; ``reward`` is the mean over recent episodes."""
-        now = time.monotonic()
-        rate = self._per_update * (progress.updates - self._done) / (now - self._started)
-        numbers = (
-            f"reward {reward:.2f}  episodes {progress.episodes:,}  "
-            f"updates {progress.updates:,}/{self._updates:,}  {rate:,.0f} steps/s"
-        )
+        rate = self.rate(progress.updates)
+        mean = "no episode ended yet" if math.isnan(reward) else f"reward {reward:.2f}"
+        numbers = f"{mean}  episodes {progress.episodes:,}  {self._per_update * rate:,.0f} steps/s"
         if losses["skipped_updates"]:
             numbers += f"  {losses['skipped_updates']:.0f} updates skipped"
-        self._progress.update(self._task, completed=progress.updates, numbers=numbers)
-        if not self._console.is_terminal and now - self._last_line > SECONDS_BETWEEN_LINES:
-            left = (self._updates - progress.updates) * self._per_update / max(rate, 1e-9)
-            self._console.print(f"{numbers}  {left / 60:.0f} min left", highlight=False)
-            self._last_line = now
+        self.show(progress.updates, numbers, rate)
