@@ -74,7 +74,7 @@ def main(args: Args) -> None:
     stop_on_signals(trainer.request_stop)
     try:
         with display:
-            trainer.train(report, look)
+            trainer.train(report, look, display.tick)
     except KeyboardInterrupt:
         console.print(f"Stopped at iteration {trainer.saved_iteration}. Go on with: --resume {directory}")
         sys.exit(130)

@@ -20,7 +20,12 @@ class TrainingDisplay(RunDisplay):
 
     def __init__(self, console: Console, total: int, done: int):
         super().__init__(console, "iteration", total, done)
-        self._validation = ""
+        self._numbers = self._validation = ""
+
+    def tick(self, iteration: int) -> None:
+        """Show that an iteration is done, with the latest numbers."""
+        rate = self.rate(iteration)
+        self.show(iteration, f"{self._numbers}{self._validation}  {rate:.2g} iterations/s".strip(), rate)
 
     def update(self, kind: str, row: dict[str, Any]) -> None:
         """Show a row of the training (``"train"``) or validation (``"valid"``) curve."""
@@ -29,11 +34,6 @@ class TrainingDisplay(RunDisplay):
             self._validation += f", {row['answer_error']:.2%} of answers"
             self.say(f"iteration {row['iteration']:,}{self._validation}")
             return
-        done = row["iteration"]
-        rate = self.rate(done)
-        numbers = (
-            f"loss {row['loss']:.4f}  error {row['symbol_error']:.2%}{self._validation}  {rate:.2g} it/s"
-        )
+        self._numbers = f"loss {row['loss']:.4f}  error {row['symbol_error']:.2%}"
         if row["skipped_updates"]:
-            numbers += f"  {row['skipped_updates']} updates skipped"
-        self.show(done, numbers, rate)
+            self._numbers += f"  {row['skipped_updates']} updates skipped"

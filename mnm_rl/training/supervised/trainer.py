@@ -102,11 +102,13 @@ class SupervisedTrainer:
         self,
         report: Callable[[str, dict[str, Any]], None] = lambda kind, row: None,
         look: Callable[[int], None] = lambda iteration: None,
+        tick: Callable[[int], None] = lambda iteration: None,
     ) -> None:
         """Run to the last iteration, or until a stop criterion holds or :meth:`request_stop` was called.
 
         Args:
             report: called with ``"train"`` or ``"valid"`` and a row of numbers whenever there is one.
+            tick: called after every iteration with its number.
             look: called with the iteration whenever ``analyze_every`` says so, in the main process.
 
         Raises:
@@ -126,6 +128,7 @@ class SupervisedTrainer:
                 self.progress.seconds = time.monotonic() - started
                 if self.progress.iteration % config.log_every == 0:
                     self._log("train", self._training_row(), curves, report)
+                tick(self.progress.iteration)
                 self._stop_if_requested()
                 if self._validation_is_due():
                     self._log("valid", self.validate(), curves, report)
