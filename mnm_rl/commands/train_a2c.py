@@ -24,6 +24,7 @@ from mnm_rl.envs import MazeVecEnv
 from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.devices import set_up_torch
 from mnm_rl.training.folder import AGENT, change_config, create_run
+from mnm_rl.training.locks import hold_run
 from mnm_rl.training.rl.agent import changed_config, load_agent, make_agent, make_logger, read_a2c_config
 from mnm_rl.training.rl.config import A2CConfig, config_to_dict
 from mnm_rl.training.rl.display import AgentDisplay
@@ -58,8 +59,39 @@ class Args:
 def main(args: Args) -> None:
     """Set up the run and train."""
     set_up_torch(args.device, args.threads)
-    agent, config, directory = _resume(args) if args.resume else _create(args)
-    agent.set_logger(make_logger(directory, args.tensorboard))
+    if args.resume:
+        directory = Path(args.resume)
+        with hold_run(directory):
+            _train(args, *_resume(args, directory), directory)
+    else:
+        args.run.check()
+        directory = Path(args.log_dir or f"runs/{_name(args.run)}")
+        agent = make_agent(args.run, make_env(args.run, args.run.n_envs), args.device)
+        create_run(directory, AGENT, config_to_dict(args.run))
+        with hold_run(directory):
+            _train(args, agent, args.run, directory)
+
+
+def _name(config: A2CConfig) -> str:
+    """Of a run's folder."""
+    environment = config.env.rpartition(":")[2].replace("/", "-")
+    return f"{environment}-{config.core.replace(':', '-')}-seed{config.seed}"
+
+
+def _resume(args: Args, directory: Path) -> tuple[RecurrentA2C, A2CConfig]:
+    """An existing run, at its checkpoint."""
+    saved = read_a2c_config(directory)
+    config = changed_config(directory, saved, args.run)
+    agent = load_agent(directory, config, make_env(config, config.n_envs), args.device)
+    before, after = config_to_dict(saved), config_to_dict(config)
+    if after != before:
+        change_config(directory, before, after, f"timestep {agent.num_timesteps}")
+    return agent, config
+
+
+def _train(args: Args, agent: RecurrentA2C, config: A2CConfig, directory: Path) -> None:
+    """To the end of the run, or until it is stopped."""
+    agent.set_logger(make_logger(directory, args.tensorboard, agent.num_timesteps))
     console = Console(quiet=args.quiet)
     parameters = sum(parameter.numel() for parameter in agent.policy.parameters())
     console.print(
@@ -68,46 +100,22 @@ def main(args: Args) -> None:
     per_update = agent.n_steps * agent.n_envs
     display = AgentDisplay(console, config.total_timesteps, per_update, agent._n_updates)
     recorder = RunRecorder(directory, config.log_every, config.checkpoint_minutes, display.update)
+    settings = LinearSettings(config.total_timesteps, config.linear_settings)
     stop_on_signals(recorder.request_stop)
     try:
         with display:
             agent.learn(
                 config.total_timesteps - agent.num_timesteps,
-                [
-                    recorder,
-                    LinearSettings(config.total_timesteps, config.linear_settings),
-                    *_watchers(config),
-                ],
+                [recorder, settings, *_watchers(config)],
                 log_interval=config.log_every,
                 reset_num_timesteps=not args.resume,
             )
     except KeyboardInterrupt:
         console.print(f"Stopped after {recorder.saved_updates} updates. Go on with: --resume {directory}")
         sys.exit(130)
+    finally:
+        agent.logger.close()
     console.print(f"Done. Evaluate it with: python scripts/evaluate.py {directory}")
-
-
-def _create(args: Args) -> tuple[RecurrentA2C, A2CConfig, Path]:
-    """A new run, its folder made."""
-    config = args.run
-    config.check()
-    name = f"{config.env.split(':')[-1].replace('/', '-')}-{config.core}-seed{config.seed}"
-    directory = Path(args.log_dir or f"runs/{name}")
-    agent = make_agent(config, make_env(config, config.n_envs), args.device)
-    create_run(directory, AGENT, config_to_dict(config))
-    return agent, config, directory
-
-
-def _resume(args: Args) -> tuple[RecurrentA2C, A2CConfig, Path]:
-    """An existing run, at its checkpoint."""
-    directory = Path(args.resume or "")
-    saved = read_a2c_config(directory)
-    config = changed_config(directory, saved, args.run)
-    agent = load_agent(directory, config, make_env(config, config.n_envs), args.device)
-    before, after = config_to_dict(saved), config_to_dict(config)
-    if after != before:
-        change_config(directory, before, after, f"timestep {agent.num_timesteps}")
-    return agent, config, directory
 
 
 def _watchers(config: A2CConfig) -> list[BaseCallback]:

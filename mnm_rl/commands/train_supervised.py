@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from mnm_rl.cores import CORES
 from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.devices import set_up_torch
 from mnm_rl.training.folder import SUPERVISED, change_config, check_changes, create_run, open_run
+from mnm_rl.training.locks import hold_run
 from mnm_rl.training.stopping import stop_on_signals
 from mnm_rl.training.supervised.config import SupervisedConfig, config_from_dict, config_to_dict
 from mnm_rl.training.supervised.display import TrainingDisplay
@@ -57,13 +59,49 @@ def main(args: Args) -> None:
     set_up_torch(args.device, args.threads)
     if "WORLD_SIZE" in os.environ and not distributed.is_initialized():
         distributed.init_process_group("nccl" if args.device == "cuda" else "gloo")
-    trainer, directory = _resume(args) if args.resume else _create(args)
-    main_process = trainer.is_main
+    is_main = process_share()[0] == 0
+    if args.resume:
+        directory = Path(args.resume)
+        with hold_run(directory) if is_main else nullcontext():
+            _train(args, _resume(args, directory), directory)
+    else:
+        args.run.check()
+        directory = Path(args.log_dir or f"runs/{_name(args.run)}")
+        trainer = SupervisedTrainer(args.run, args.run.make_task(), directory, args.device)
+        if is_main:
+            create_run(directory, SUPERVISED, config_to_dict(args.run))
+        with hold_run(directory) if is_main else nullcontext():
+            _train(args, trainer, directory)
+
+
+def _name(config: SupervisedConfig) -> str:
+    """Of a run's folder."""
+    return f"{config.task}-{config.core}-seed{config.seed}".replace(":", "-")
+
+
+def _resume(args: Args, directory: Path) -> SupervisedTrainer:
+    """An existing run, at its checkpoint."""
+    saved = config_to_dict(config_from_dict(open_run(directory, SUPERVISED)))
+    wanted = config_to_dict(args.run)
+    check_changes(directory, saved, wanted, args.run.changeable)
+    trainer = SupervisedTrainer(args.run, args.run.make_task(), directory, args.device)
+    trainer.load(directory)
+    if wanted != saved and trainer.is_main:
+        change_config(directory, saved, wanted, f"iteration {trainer.progress.iteration}")
+    return trainer
+
+
+def _train(args: Args, trainer: SupervisedTrainer, directory: Path) -> None:
+    """To the end of the run, or until it is stopped."""
+    main_process, done = trainer.is_main, trainer.progress.iteration
     console = Console(quiet=args.quiet or not main_process)
     _describe(trainer, directory, console)
-    writer = SummaryWriter(directory) if args.tensorboard and main_process else None
+    writer = None
+    if args.tensorboard and main_process:
+        # What was written for later iterations, before the run was stopped, is not shown.
+        writer = SummaryWriter(directory, purge_step=done + 1 if done else None)
     look = _watch_memory(trainer, writer) if writer is not None else lambda iteration: None
-    display = TrainingDisplay(console, trainer.config.iterations, trainer.progress.iteration)
+    display = TrainingDisplay(console, trainer.config.iterations, done)
 
     def report(kind: str, row: dict[str, Any]) -> None:
         display.update(kind, row)
@@ -90,31 +128,6 @@ def _watch_memory(trainer: SupervisedTrainer, writer: SummaryWriter) -> Callable
     from mnm_rl.analysis.board import MemoryBoard
 
     return MemoryBoard(writer, trainer.model, trainer.task).show
-
-
-def _create(args: Args) -> tuple[SupervisedTrainer, Path]:
-    """A new run, its folder made."""
-    config = args.run
-    config.check()
-    directory = Path(args.log_dir or f"runs/{config.task}-{config.core}-seed{config.seed}")
-    task = config.make_task()
-    trainer = SupervisedTrainer(config, task, directory, args.device)
-    if process_share()[0] == 0:
-        create_run(directory, SUPERVISED, config_to_dict(config))
-    return trainer, directory
-
-
-def _resume(args: Args) -> tuple[SupervisedTrainer, Path]:
-    """An existing run, at its checkpoint."""
-    directory = Path(args.resume or "")
-    saved = config_to_dict(config_from_dict(open_run(directory, SUPERVISED)))
-    wanted = config_to_dict(args.run)
-    check_changes(directory, saved, wanted, args.run.changeable)
-    trainer = SupervisedTrainer(args.run, args.run.make_task(), directory, args.device)
-    trainer.load(directory)
-    if wanted != saved and trainer.is_main:
-        change_config(directory, saved, wanted, f"iteration {trainer.progress.iteration}")
-    return trainer, directory
 
 
 def _parse() -> Args:

@@ -1,4 +1,4 @@
-"""How the scripts end when something is wrong: one sentence and an exit status, never a traceback."""
+"""How the command lines end when something is wrong: one sentence and an exit status, never a traceback."""
 
 from __future__ import annotations
 
@@ -10,26 +10,47 @@ from pathlib import Path
 
 from mnm_rl.updates import NonFiniteError
 
+MEMORY_SIGNS = ("out of memory", "not enough memory", "can't allocate memory", "invalid buffer size")
+"""In the messages of torch's errors."""
+
 
 @contextmanager
 def one_sentence_errors(program: str) -> Iterator[None]:
-    """Run a script's main function; bad input ends it with status 2, a failed training run with status 1.
+    """Run a program's main function, and say in one sentence why it ended early.
 
-    A reader that closes the pipe early, such as ``head``, ends it quietly.
+    Bad input, a full disk and too little memory end it with status 2, a training that failed with 1, Ctrl-C
+    where nothing has to be saved with 130. A reader that closes the pipe early, such as ``head``, ends it
+    quietly.
 
     Args:
-        program: name of the script, which begins the sentence.
+        program: its name, which begins the sentence.
     """
     try:
         yield
         sys.stdout.flush()
-    except (ValueError, TypeError) as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        sys.exit(2)
-    except NonFiniteError as error:
-        print(f"{program}: {error} The last checkpoint stands.", file=sys.stderr)
-        sys.exit(1)
     except BrokenPipeError:
         # Python flushes once more at exit, where nobody could catch the error.
         os.dup2(os.open(Path(os.devnull), os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except (ValueError, TypeError) as error:
+        _end(program, str(error), 2)
+    except NonFiniteError as error:
+        _end(program, f"{error} The last checkpoint stands.", 1)
+    except KeyboardInterrupt:
+        _end(program, "Stopped.", 130)
+    except OSError as error:
+        _end(program, f"{_describe(error)} The last checkpoint, if there was one, stands.", 2)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(sign in str(error).lower() for sign in MEMORY_SIGNS):
+            raise
+        _end(program, "There is not enough memory; take smaller sizes, or fewer sequences at once.", 2)
+
+
+def _describe(error: OSError) -> str:
+    where = f" {error.filename}" if error.filename is not None else ""
+    return f"Cannot read or write{where}: {error.strerror or error}."
+
+
+def _end(program: str, sentence: str, status: int) -> None:
+    print(f"{program}: {' '.join(sentence.split())}", file=sys.stderr)
+    sys.exit(status)

@@ -8,6 +8,7 @@
     events.*         the same numbers, and pictures, for TensorBoard
     test.json        supervised, in experiments: errors on the test set
     README.md        in results/: the story of the run
+    .lock            while a process trains there: its number
     .*.partial*      what a killed process left of a file that it was writing; removed when the run goes on
 
 :data:`RUN_KINDS` says which of them a kind of run has.
@@ -15,6 +16,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
@@ -26,7 +28,8 @@ from typing import Any
 
 import torch
 
-from mnm_rl.training.files import atomic_write, check_writable_directory, remove_partial_files
+from mnm_rl.training.files import atomic_write, check_writable_directory
+from mnm_rl.training.locks import LOCK_FILE
 from mnm_rl.training.options import flat
 
 CONFIG_FILE = "config.json"
@@ -99,7 +102,7 @@ def create_run(directory: Path, kind: RunKind, config: Mapping[str, Any]) -> Non
     Raises:
         ValueError: if the folder has something in it, or cannot be written.
     """
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    if directory.exists() and not (directory.is_dir() and _is_empty(directory)):
         raise ValueError(
             f"{directory} is not an empty folder; give another --log-dir, or go on with --resume {directory}."
         )
@@ -108,7 +111,7 @@ def create_run(directory: Path, kind: RunKind, config: Mapping[str, Any]) -> Non
 
 
 def open_run(directory: Path, kind: RunKind) -> dict[str, Any]:
-    """The config of an existing run that goes on.
+    """The config of an existing run of a kind, which can be written to.
 
     Raises:
         ValueError: if there is no such run, or it is of another kind.
@@ -117,7 +120,6 @@ def open_run(directory: Path, kind: RunKind) -> dict[str, Any]:
     if found is not kind:
         raise ValueError(f"{directory} holds a run of kind {found.name}, not {kind.name}.")
     check_writable_directory(directory)
-    remove_partial_files(directory)
     return config
 
 
@@ -202,6 +204,11 @@ def change_config(directory: Path, saved: Mapping[str, Any], config: Mapping[str
     _write(directory, {**document, "config": config, "changes": changes})
 
 
+def _is_empty(directory: Path) -> bool:
+    """Whether nothing is there but what a process left that was killed before it had written the config."""
+    return all(path.name == LOCK_FILE or ".partial" in path.name for path in directory.iterdir())
+
+
 def _last(name: str) -> str:
     return name.rpartition(".")[2]
 
@@ -213,8 +220,11 @@ def _write(directory: Path, document: dict[str, Any]) -> None:
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint of tensors and plain values; never half."""
+    # In memory first: a full disk is then an error of writing, which says what it is.
+    whole = io.BytesIO()
+    torch.save(state, whole)
     with atomic_write(path) as temporary:
-        torch.save(state, temporary)
+        temporary.write_bytes(whole.getbuffer())
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run where its state is whole."""
+"""Ctrl-C, SIGTERM and a closed terminal (SIGHUP) end a run where its state is whole."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from collections.abc import Callable
 
 AT_ONCE_AFTER = 1.0
 """Tools such as timeout send their signal twice, to the process and to its group; a person takes longer."""
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 def stop_on_signals(request: Callable[[], None]) -> None:
-    """Call ``request`` at the first SIGINT or SIGTERM; a later one raises KeyboardInterrupt at once."""
+    """Call ``request`` at the first signal; a later one raises KeyboardInterrupt at once.
+
+    A signal that the process was started to ignore, as nohup does with SIGHUP, is still ignored.
+    """
     first: list[float] = []
 
     def stop(number: int, frame: object) -> None:
@@ -20,5 +24,6 @@ def stop_on_signals(request: Callable[[], None]) -> None:
         if first[-1] - first[0] > AT_ONCE_AFTER:
             raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    for number in SIGNALS:
+        if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from gymnasium import spaces
-from stable_baselines3.common.logger import Logger, configure
+from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
+from torch.utils.tensorboard import SummaryWriter
 
 from mnm_rl.agents.a2c import RecurrentA2C
 from mnm_rl.agents.checkpoint import env_state, set_random_state
@@ -112,6 +113,19 @@ def policy_name(space: spaces.Space) -> str:
     return "CnnPolicy" if is_large_image else "MlpPolicy"
 
 
-def make_logger(directory: Path, tensorboard: bool) -> Logger:
-    """Where Stable-Baselines3's numbers go: TensorBoard files in the run's folder, or nowhere."""
-    return configure(str(directory), ["tensorboard"]) if tensorboard else Logger(None, [])
+def make_logger(directory: Path, tensorboard: bool, done: int = 0) -> Logger:
+    """Where Stable-Baselines3's numbers go: TensorBoard files in the run's folder, or nowhere.
+
+    Args:
+        directory: the run's folder.
+        tensorboard: whether they go anywhere.
+        done: timesteps so far; what was written for later ones, before the run was stopped, is not shown.
+    """
+    if not tensorboard:
+        return Logger(None, [])
+    output = TensorBoardOutputFormat(str(directory))
+    if done:
+        assert output.writer is not None
+        output.writer.close()
+        output.writer = SummaryWriter(str(directory), purge_step=done + 1)
+    return Logger(str(directory), [output])

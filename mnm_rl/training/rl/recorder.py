@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -102,8 +103,11 @@ class RunRecorder(BaseCallback):
     def save(self) -> None:
         """Write the checkpoint; never half."""
         self.model.callback_state["recorder"] = dict(vars(self.progress))
+        # In memory first: a full disk is then an error of writing, which says what it is.
+        whole = io.BytesIO()
+        self.model.save(whole)
         with atomic_write(AGENT.checkpoint_of(self.directory)) as temporary:
-            self.model.save(temporary)
+            temporary.write_bytes(whole.getbuffer())
         self.saved_updates = self.progress.updates
         self._saved = time.monotonic()
 
