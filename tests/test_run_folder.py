@@ -91,7 +91,7 @@ def test_runs_of_another_or_an_unknown_kind(tmp_path):
         open_run(tmp_path / "run", SUPERVISED)
     for text in ("{", "[]", '{"kind": "a2c", "config": []}', '{"kind": [], "config": {}}', "\xff"):
         (tmp_path / "run" / "config.json").write_bytes(text.encode("latin-1"))
-        with pytest.raises(ValueError, match="is damaged|is not the config of a run"):
+        with pytest.raises(ValueError, match=r"is damaged|is not the config of a run"):
             read_run(tmp_path / "run")
     (tmp_path / "run" / "config.json").write_text('{"kind": "poem", "config": {}}')
     with pytest.raises(ValueError, match="of kind poem; known kinds: supervised, a2c, measurement"):

@@ -97,8 +97,8 @@ class TrainingOrder:
         return np.concatenate([generator.permutation(members) for _ in range(rounds)])[: self._share]
 
 
-def batch_generator(index: int, seed: int) -> np.random.Generator:
-    """Randomness for the contents of batch ``index``; its sequences are drawn by others."""
+def contents_generator(seed: int, index: int) -> np.random.Generator:
+    """Randomness for what is in batch ``index``, such as names; which sequences it has is drawn apart."""
     return _generator(seed, BATCH, index)
 
 

@@ -14,7 +14,7 @@ from mnm_rl.tasks.babi.encoding import Format, Sequences
 from mnm_rl.tasks.babi.files import Source
 from mnm_rl.tasks.babi.generate.files import check_tasks
 from mnm_rl.tasks.babi.generated import FreshQuestions, Origin, choose_source
-from mnm_rl.tasks.babi.order import Balance, TrainingOrder, batch_generator
+from mnm_rl.tasks.babi.order import Balance, TrainingOrder, contents_generator
 from mnm_rl.tasks.babi.renaming import Renaming
 from mnm_rl.tasks.babi.report import describe_sequences, dropped_note
 from mnm_rl.tasks.babi.table import babi_table
@@ -156,7 +156,7 @@ class BabiTask(Task):
         batch = self.sequences["train"].batch(self.order.batch(index, batch_size, seed))
         if self._renaming is None:
             return batch
-        return self._renaming.rename(batch, batch_generator(index, seed))
+        return self._renaming.rename(batch, contents_generator(seed, index))
 
     def adapt(self, errors: Mapping[int, float]) -> None:
         """Choose anew what is repeated, by the errors of each task in a validation, if that is wanted."""
