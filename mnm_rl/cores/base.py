@@ -128,8 +128,12 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
             ValueError: as :meth:`forward`.
             TypeError: as :meth:`forward`.
         """
-        self._check_arguments(inputs, state, resets, "B")
-        output = self(inputs.unsqueeze(0), state, None if resets is None else resets.unsqueeze(0))
+        try:
+            output = self(inputs.unsqueeze(0), state, None if resets is None else resets.unsqueeze(0))
+        except (AttributeError, TypeError, ValueError):
+            # What does not fit a sequence of one step does not fit a step: here is the same said of a step.
+            self._check_arguments(inputs, state, resets, "B")
+            raise
         return output.outputs[0], output.state
 
     def acting(self) -> AbstractContextManager[None]:

@@ -22,6 +22,7 @@ class _Field(NamedTuple):
     dtype: torch.dtype
     shape: tuple[int | str, ...]
     """Without the batch; letters for free dimensions."""
+    free: bool
 
 
 class StateLayout:
@@ -37,28 +38,27 @@ class StateLayout:
         self.kind, self.dtype = type(state), dtype
         self.device: torch.device = state[0].device
         self._fields = [
-            _Field(name, field.dtype, _named(tuple(field.shape)[1:], free.get(name, {})))
+            _Field(name, field.dtype, _named(tuple(field.shape)[1:], free.get(name, {})), name in free)
             for name, field in zip(state._fields, state, strict=True)
         ]
-        self._fixed = not free
-        self._shapes: dict[int, list[tuple[tuple[int, ...], torch.dtype]]] = {}
+        self._shapes: tuple[int, list[tuple[int | str, ...]]] = (0, [])
+        """Batch size and the shapes for it; one is enough, because it rarely changes."""
 
     def _fits(self, state: Any, batch_size: int) -> bool:
-        """Whether a state is certainly right, at little cost."""
-        if type(state) is not self.kind or not self._fixed:
+        """Whether a state is right, at little cost."""
+        if type(state) is not self.kind or len(state) != len(self._fields):
             return False
-        expected = self._shapes.get(batch_size)
-        if expected is None:
-            shapes: Any = [((batch_size, *field.shape), field.dtype) for field in self._fields]
-            self._shapes = {batch_size: shapes}  # one is enough: batch sizes rarely change
-            expected = shapes
-        if len(state) != len(expected):
-            return False
-        device, strided = self.device, torch.strided
-        for field, (shape, dtype) in zip(state, expected, strict=True):
-            if not isinstance(field, Tensor) or field.shape != shape or field.dtype is not dtype:
+        cached_size, shapes = self._shapes
+        if cached_size != batch_size:
+            shapes = [(batch_size, *field.shape) for field in self._fields]
+            self._shapes = (batch_size, shapes)
+        device, strided, sizes = self.device, torch.strided, {}
+        for value, field, shape in zip(state, self._fields, shapes, strict=True):
+            if not isinstance(value, Tensor) or value.dtype is not field.dtype:
                 return False
-            if field.device != device or field.layout is not strided:
+            if value.shape != shape and not (field.free and _matches(tuple(value.shape), shape, sizes)):
+                return False
+            if value.device != device or value.layout is not strided:
                 return False
         return True
 
@@ -149,10 +149,12 @@ def _named(shape: tuple[int, ...], free: Mapping[int, str]) -> tuple[int | str, 
 
 def _matches(shape: tuple[int, ...], expected: tuple[int | str, ...], sizes: dict[str, int]) -> bool:
     """Whether sizes agree; those of letters that are new go into ``sizes``."""
-    return len(shape) == len(expected) and all(
-        size == (sizes.setdefault(wanted, size) if isinstance(wanted, str) else wanted)
-        for size, wanted in zip(shape, expected, strict=True)
-    )
+    if len(shape) != len(expected):
+        return False
+    for size, wanted in zip(shape, expected, strict=True):
+        if size != (sizes.setdefault(wanted, size) if isinstance(wanted, str) else wanted):
+            return False
+    return True
 
 
 def _written(shape: tuple[int | str, ...]) -> str:
