@@ -39,14 +39,76 @@ class CoreOutput(NamedTuple, Generic[StateT]):
 
 
 def _guarded(method: Callable[..., Any], dimensions: str) -> Callable[..., Any]:
-    """``forward`` or ``step`` of a core, with its arguments checked first."""
+    """``forward`` or ``step`` of a core, with its arguments checked first.
+
+    Inside ``torch.compile`` a core is a break in the graph and runs as it is. Inside ``torch.autocast`` it
+    computes in the dtype of its parameters. What cannot work is an error that names what does.
+    """
 
     @functools.wraps(method)
     def run(self: Any, inputs: Tensor, state: Any = None, resets: Any = None, **options: Any) -> Any:
+        if _is_compiled():
+            return _uncompiled(checked, self, inputs, state, resets, **options)
+        return checked(self, inputs, state, resets, **options)
+
+    def checked(self: Any, inputs: Tensor, state: Any, resets: Any, **options: Any) -> Any:
+        if isinstance(inputs, Tensor) and _is_autocast(inputs.device.type):
+            return _without_autocast(checked, self, inputs, state, resets, **options)
         self._check_arguments(inputs, state, resets, dimensions)
-        return method(self, inputs, state, resets, **options)
+        try:
+            return method(self, inputs, state, resets, **options)
+        except RuntimeError as error:
+            if (sentence := _what_works(self, error)) is not None:
+                raise RuntimeError(sentence) from error
+            raise
 
     return run
+
+
+_compiled_before: list[bool] = []
+
+
+def _is_compiled() -> bool:
+    """Whether torch.compile is at work, or was: once it gives up a frame it compiles those that it calls."""
+    compiling = torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()
+    return compiling or bool(_compiled_before)
+
+
+# The public torch.compiler.disable imports the compiler at once, which takes seconds; this when it is called.
+@torch._disable_dynamo  # pyright: ignore[reportPrivateImportUsage]
+def _uncompiled(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    _compiled_before[:] = [True]
+    return function(*arguments, **options)
+
+
+def _is_autocast(device_type: str) -> bool:
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
+def _without_autocast(
+    function: Callable[..., Any], core: MemoryCore, inputs: Tensor, *rest: Any, **options: Any
+) -> Any:
+    device_type = inputs.device.type
+    if inputs.dtype == torch.get_autocast_dtype(device_type):
+        inputs = inputs.to(core._known_layout().dtype)
+    with torch.autocast(device_type, enabled=False):
+        return function(core, inputs, *rest, **options)
+
+
+def _what_works(core: MemoryCore, error: RuntimeError) -> str | None:
+    """A sentence, if an error comes from a transform of torch that the core cannot run inside."""
+    name = type(core).__name__
+    if torch.compiler.is_exporting():
+        return (
+            f"{name} cannot be exported by torch.export as it is; MNM cores can with kernel='torch', and "
+            "every core's state_dict can be saved."
+        )
+    if any(word in str(error) for word in ("functorch", "Batching rule")):
+        return (
+            f"{name} does not work inside this transform of torch.func; torch.autograd does with every core, "
+            "a batch takes the place of vmap, and torch.func.grad works with MNM cores of kernel='reference'."
+        )
+    return None
 
 
 class MemoryCore(nn.Module, ABC, Generic[StateT]):
@@ -145,7 +207,7 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
         return nullcontext()
 
     def _check_arguments(self, inputs: Any, state: Any, resets: Any, dimensions: str) -> None:
-        layout = self._layout or self._find_layout()
+        layout = self._known_layout()
         fault = self._fault(layout, inputs, state, resets, dimensions)
         if fault is not None:
             # Parameters may have been replaced, by others of another dtype, since the layout was found.
@@ -161,6 +223,9 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
         if fault is not None or state is None:
             return fault
         return layout.fault(name, state, inputs.shape[-2])
+
+    def _known_layout(self) -> StateLayout:
+        return self._layout or self._find_layout()
 
     def _find_layout(self) -> StateLayout:
         state = self.initial_state(1)
