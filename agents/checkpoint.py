@@ -10,6 +10,7 @@ import copy
 import json
 import os
 import random
+import warnings
 import zipfile
 from typing import Any
 
@@ -17,6 +18,8 @@ import numpy as np
 import torch
 from stable_baselines3.common.save_util import json_to_data
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack, VecMonitor, VecNormalize
+
+from mnm_rl.cores import CoreChoice, core_name
 
 WRAPPER_STATE: dict[type[VecEnvWrapper], tuple[str, ...]] = {
     VecMonitor: ("episode_returns", "episode_lengths", "episode_count"),
@@ -73,12 +76,12 @@ def set_env_state(env: VecEnv, states: list[Any]) -> None:
     env.set_state(states[-1])  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def check_checkpoint(path: Any, core: str | None = None) -> dict[str, Any]:
+def check_checkpoint(path: Any, core: CoreChoice | None = None) -> dict[str, Any]:
     """Make sure that a file is a whole checkpoint, and of the expected core.
 
     Args:
         path: file, or file-like object.
-        core: name of the core that it should be of; any if not given.
+        core: name or class of the core that it should be of; any if not given.
 
     Returns:
         the policy's keyword arguments, ``core`` among them.
@@ -87,9 +90,9 @@ def check_checkpoint(path: Any, core: str | None = None) -> dict[str, Any]:
         ValueError: if not; the message says what is wrong.
     """
     policy_kwargs = _read_policy_kwargs(_with_suffix(path))
-    saved = policy_kwargs.setdefault("core", "lstm")
-    if core is not None and core != saved:
-        raise ValueError(f"The checkpoint {path} was trained with core {saved!r}, not {core!r}.")
+    saved = core_name(policy_kwargs.setdefault("core", "lstm"))
+    if core is not None and core_name(core) != saved:
+        raise ValueError(f"The checkpoint {path} was trained with core {saved!r}, not {core_name(core)!r}.")
     return policy_kwargs
 
 
@@ -102,9 +105,17 @@ def _read_policy_kwargs(path: Any) -> dict[str, Any]:
             if damaged or missing:
                 raise zipfile.BadZipFile(f"{damaged} is damaged" if damaged else f"{missing[0]} is missing")
             data = json.loads(archive.read("data"))
-            kwargs = json_to_data(json.dumps({"policy_kwargs": data["policy_kwargs"]}))["policy_kwargs"]
+            with warnings.catch_warnings():
+                # Where Stable-Baselines3 lacks a class it warns, and leaves out what needs it.
+                warnings.filterwarnings("error", "Could not deserialize")
+                kwargs = json_to_data(json.dumps({"policy_kwargs": data["policy_kwargs"]}))["policy_kwargs"]
     except FileNotFoundError as error:
         raise ValueError(f"There is no checkpoint at {path}.") from error
+    except (ImportError, UserWarning) as error:
+        reason = str(error).strip().splitlines()[-1].removeprefix("Exception: ")
+        raise ValueError(
+            f"The checkpoint {path} was trained with a class that cannot be imported here: {reason}."
+        ) from error
     except (zipfile.BadZipFile, OSError, EOFError, KeyError, ValueError) as error:
         raise ValueError(f"The checkpoint {path} is incomplete or damaged: {error}.") from error
     finally:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from mnm_rl.agents.buffers import Observations
 from mnm_rl.agents.distributions import make_distribution
 from mnm_rl.agents.spaces import check_extractor
-from mnm_rl.cores import MemoryCore, core_config, make_core
+from mnm_rl.cores import CoreChoice, MemoryCore, core_config, core_name, make_core
 
 
 class SequenceEvaluation(NamedTuple):
@@ -55,7 +55,8 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         observation_space: any that Stable-Baselines3's A2C takes.
         action_space: Discrete, MultiDiscrete, MultiBinary or Box.
         lr_schedule: learning rate as a function of the remaining progress.
-        core: name of the core, a key of `mnm_rl.cores.CORES`.
+        core: a name of `mnm_rl.cores.core_names()`, a reference such as `"package.module:ClassName"`, or
+            a class derived from `mnm_rl.cores.MemoryCore`.
         core_kwargs: its settings, such as ``{"hidden_size": 100}``.
         net_arch: sizes of layers between core and heads, as in Stable-Baselines3; none by default.
         activation_fn: nonlinearity of those layers.
@@ -80,7 +81,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         observation_space: spaces.Space,
         action_space: spaces.Space,
         lr_schedule: Schedule,
-        core: str = "lstm",
+        core: CoreChoice = "lstm",
         core_kwargs: Mapping[str, Any] | None = None,
         net_arch: list[int] | dict[str, list[int]] | None = None,
         activation_fn: type[nn.Module] = nn.Tanh,
@@ -116,8 +117,8 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
 
     @property
     def core_name(self) -> str:
-        """Name of the core."""
-        return self._core_settings["core"]
+        """Name of the core; the reference of one that was given as a class."""
+        return core_name(self._core_settings["core"])
 
     def initial_state(self, batch_size: int) -> Any:
         """Recurrent state at the start of an episode."""

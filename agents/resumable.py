@@ -19,6 +19,7 @@ from mnm_rl.agents.checkpoint import (
     set_random_state,
 )
 from mnm_rl.agents.policies import RecurrentActorCriticPolicy, state_to_arrays
+from mnm_rl.cores import CoreChoice
 from mnm_rl.updates import GuardedOptimizer
 
 ATTRIBUTES = (
@@ -78,7 +79,7 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         custom_objects: dict[str, Any] | None = None,
         print_system_info: bool = False,
         force_reset: bool = True,
-        core: str | None = None,
+        core: CoreChoice | None = None,
         **kwargs: Any,
     ) -> Self:
         """Load an agent.
@@ -94,7 +95,7 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
             custom_objects: replacements for saved objects.
             print_system_info: of the saved agent.
             force_reset: start new episodes.
-            core: name of the core that the checkpoint must be of; any if not given.
+            core: name or class of the core that the checkpoint must be of; any if not given.
             kwargs: attributes to change.
 
         Raises:

@@ -1,14 +1,20 @@
-"""One contract for every core: shapes, state, resets, gradients, saving."""
+"""One contract for every core, and its checks: that each of them finds a core that breaks the promise."""
 
-from itertools import pairwise
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from toy_core import ToyCore, ToyState
 
-from mnm_rl.cores import CORES, MemoryCore, core_config, detach_state, make_core
+from mnm_rl.cores import MemoryCore, core_config, core_names, detach_state, make_core
+from mnm_rl.testing import PROMISES, check_core, check_cut, check_resets
 
 INPUT_SIZE = 4
 SMALL: dict[str, dict] = {
@@ -24,7 +30,8 @@ SMALL: dict[str, dict] = {
     "plastic": dict(hidden_size=5),
     "plastic-homogenous": dict(hidden_size=5),
 }
-every_core = pytest.mark.parametrize("name", list(CORES))
+every_core = pytest.mark.parametrize("name", core_names())
+every_promise = pytest.mark.parametrize("promise", PROMISES)
 
 
 def small_core(name: str, seed: int = 0) -> MemoryCore:
@@ -36,117 +43,40 @@ def draw(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def loss_of(output) -> Tensor:
-    """A number that depends on everything a core returns."""
-    weights = torch.arange(1, output.outputs.numel() + 1, dtype=torch.float64).view_as(output.outputs)
-    return (weights.sin() * output.outputs).sum() + output.meta_loss.sum()
-
-
-def gradients(core: MemoryCore, loss: Tensor) -> list[Tensor]:
-    found = torch.autograd.grad(loss, list(core.parameters()), allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for p, g in zip(core.parameters(), found, strict=True)]
-
-
 @every_core
-def test_shapes(name):
-    core = small_core(name)
-    output = core(draw(6, 3, INPUT_SIZE), record=True)
-    assert output.outputs.shape == (6, 3, core.output_size)
-    assert output.meta_loss.shape == (6, 3)
-    assert all(field.shape[0] == 3 for field in output.state)
-    assert type(output.state) is type(core.initial_state(3))
-    assert all(field.shape[:2] == (6, 3) for field in output.trace.values())
-    assert core(draw(6, 3, INPUT_SIZE)).trace is None
+@every_promise
+def test_every_core_keeps_every_promise(name, promise):
+    check_core(name, only=[promise], **SMALL[name])
 
 
-@every_core
-def test_steps_equal_the_sequence(name):
-    core, inputs = small_core(name), draw(7, 3, INPUT_SIZE)
-    resets = torch.rand(7, 3, generator=torch.Generator().manual_seed(2)) < 0.3
-    expected = core(inputs, None, resets)
-    state, outputs = None, []
-    for x, reset in zip(inputs, resets, strict=True):
-        output, state = core.step(x, state, reset)
-        outputs.append(output)
-    torch.testing.assert_close(torch.stack(outputs), expected.outputs)
-    for one, other in zip(state, expected.state, strict=True):
-        torch.testing.assert_close(one, other)
+@pytest.mark.parametrize("kernel", ["reference", "torch"])
+@pytest.mark.parametrize("name", ["mnm-p", "mnm-g"])
+def test_every_kernel_keeps_every_promise(name, kernel):
+    check_core(name, **SMALL[name], kernel=kernel)
 
 
 @every_core
 @settings(deadline=None, max_examples=15)
 @given(cut=st.integers(1, 6), resets=st.lists(st.booleans(), min_size=21, max_size=21))
 def test_state_carries_everything_across_a_cut(name, cut, resets):
-    core, inputs, reset = small_core(name), draw(7, 3, INPUT_SIZE), torch.tensor(resets).view(7, 3)
-    whole = core(inputs, None, reset)
-    first = core(inputs[:cut], None, reset[:cut])
-    second = core(inputs[cut:], first.state, reset[cut:])
-    torch.testing.assert_close(torch.cat([first.outputs, second.outputs]), whole.outputs)
-    torch.testing.assert_close(torch.cat([first.meta_loss, second.meta_loss]), whole.meta_loss)
-    joined = whole._replace(
-        outputs=torch.cat([first.outputs, second.outputs]),
-        meta_loss=torch.cat([first.meta_loss, second.meta_loss]),
-    )
-    for one, other in zip(gradients(core, loss_of(whole)), gradients(core, loss_of(joined)), strict=True):
-        torch.testing.assert_close(one, other)
+    check_cut(small_core(name), draw(7, 3, INPUT_SIZE), cut, torch.tensor(resets).view(7, 3))
 
 
 @every_core
 @settings(deadline=None, max_examples=15)
 @given(st.lists(st.booleans(), min_size=14, max_size=14))
 def test_a_reset_is_the_start_of_a_separate_sequence(name, resets):
-    core, inputs, reset = small_core(name), draw(7, 2, INPUT_SIZE), torch.tensor(resets).view(7, 2)
-    together = core(inputs, None, reset)
-    outputs, metas = torch.zeros_like(together.outputs), torch.zeros_like(together.meta_loss)
-    for b in range(2):
-        cuts = [0, *[t for t in range(1, 7) if reset[t, b]], 7]
-        for start, stop in pairwise(cuts):
-            alone = core(inputs[start:stop, b : b + 1])
-            outputs[start:stop, b], metas[start:stop, b] = alone.outputs[:, 0], alone.meta_loss[:, 0]
-    torch.testing.assert_close(together.outputs, outputs)
-    torch.testing.assert_close(together.meta_loss, metas)
-    separate = together._replace(outputs=outputs, meta_loss=metas)
-    for one, other in zip(
-        gradients(core, loss_of(together)), gradients(core, loss_of(separate)), strict=True
-    ):
-        torch.testing.assert_close(one, other)
+    check_resets(small_core(name), draw(7, 2, INPUT_SIZE), torch.tensor(resets).view(7, 2))
 
 
 @every_core
-def test_no_gradient_flows_across_a_reset(name):
+def test_gradients_reach_every_input_where_there_is_no_reset(name):
     core, inputs = small_core(name), draw(4, 2, INPUT_SIZE).requires_grad_()
     resets = torch.zeros(4, 2, dtype=torch.bool)
     resets[2, 0] = True
     gradient = torch.autograd.grad(core(inputs, None, resets).outputs[2:].sum(), inputs)[0]
     assert torch.equal(gradient[:2, 0], torch.zeros(2, INPUT_SIZE, dtype=torch.float64))
     assert gradient[:2, 1].abs().min() > 0
-
-
-@every_core
-def test_examples_of_a_batch_are_independent(name):
-    core, inputs = small_core(name), draw(5, 3, INPUT_SIZE)
-    changed = inputs.clone()
-    changed[:, 1] += 1
-    one, other = core(inputs).outputs, core(changed).outputs
-    torch.testing.assert_close(one[:, [0, 2]], other[:, [0, 2]], rtol=0, atol=1e-14)
-    assert not torch.allclose(one[:, 1], other[:, 1])
-
-
-@every_core
-def test_gradients_numerically(name):
-    core = small_core(name)
-    parameters = tuple(p.detach().requires_grad_() for p in core.parameters())
-    names = [key for key, _ in core.named_parameters()]
-    resets = torch.tensor([[False, False], [False, True], [False, False]])
-
-    def run(inputs, *values):
-        output = torch.func.functional_call(
-            core, dict(zip(names, values, strict=True)), (inputs, None, resets)
-        )
-        return torch.cat([field.flatten() for field in (output.outputs, output.meta_loss, *output.state)])
-
-    inputs = draw(3, 2, INPUT_SIZE).requires_grad_()
-    assert torch.autograd.gradcheck(run, (inputs, *parameters), fast_mode=True)
 
 
 @every_core
@@ -182,7 +112,8 @@ def test_bad_input_is_named(name):
 
 
 def test_unknown_core_is_named_with_the_known_ones():
-    known = "mnm-p, mnm-g, lstm, lstm-salu, gru, plastic, plastic-homogenous"
+    known = ", ".join(core_names())
+    assert known.startswith("mnm-p, mnm-g, lstm, lstm-salu, gru, plastic, plastic-homogenous")
     with pytest.raises(ValueError, match=rf"Unknown core 'elman'; known cores: {known}\."):
         make_core("elman", 4)
     with pytest.raises(TypeError, match="no setting write_rule"):
@@ -202,3 +133,213 @@ def test_unknown_core_is_named_with_the_known_ones():
 def test_mnm_settings_are_checked(setting, message):
     with pytest.raises(ValueError, match=message):
         make_core("mnm-p", 4, **setting)
+
+
+# What follows are cores that break one promise each, with the part of the message that says how.
+
+
+class MetaLossOfAnotherShape(ToyCore):
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().forward(*args, **kwargs)
+        return output._replace(meta_loss=output.meta_loss.unsqueeze(2))
+
+
+class AlwaysATrace(ToyCore):
+    def forward(self, *args: Any, record: bool = False, **kwargs: Any) -> Any:
+        return super().forward(*args, record=True, **kwargs)
+
+
+class AnotherTrace(ToyCore):
+    trace_names = ("cell",)
+
+
+class MetaLossInFloat32(ToyCore):
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().forward(*args, **kwargs)
+        return output._replace(meta_loss=output.meta_loss.float())
+
+
+class StateStaysOnTheCPU(ToyCore):
+    def initial_state(self, batch_size: int) -> ToyState:
+        return ToyState(torch.zeros(batch_size, self.output_size, dtype=self.layer.weight.dtype))
+
+
+class WritesIntoItsState(ToyCore):
+    def forward(self, inputs: Tensor, state: Any = None, resets: Any = None, *, record: bool = False) -> Any:
+        output = super().forward(inputs, state, resets, record=record)
+        if state is not None and not state.hidden.requires_grad:
+            state.hidden.add_(1)
+        return output
+
+
+class DrawsAtRandom(ToyCore):
+    def advance(self, x: Tensor, state: ToyState) -> ToyState:
+        return super().advance(x + torch.rand_like(x), state)
+
+
+class AnotherStep(ToyCore):
+    def step(self, inputs: Tensor, state: Any = None, resets: Any = None) -> Any:
+        return super().step(2 * inputs, state, resets)
+
+
+class ForgetsWhileActing(ToyCore):
+    hurried: bool = False
+
+    @contextmanager
+    def acting(self) -> Iterator[None]:
+        self.hurried = True
+        yield
+        self.hurried = False
+
+    def step(self, inputs: Tensor, state: Any = None, resets: Any = None) -> Any:
+        return super().step(inputs, None if self.hurried else state, resets)
+
+
+class CountsStepsOutsideOfItsState(ToyCore):
+    def forward(self, inputs: Tensor, state: Any = None, resets: Any = None, *, record: bool = False) -> Any:
+        self.count = 0
+        return super().forward(inputs, state, resets, record=record)
+
+    def advance(self, x: Tensor, state: ToyState) -> ToyState:
+        self.count += 1
+        return super().advance(x * self.count, state)
+
+
+class CutsGradients(ToyCore):
+    def forward(self, inputs: Tensor, state: Any = None, resets: Any = None, *, record: bool = False) -> Any:
+        return super().forward(inputs, None if state is None else detach_state(state), resets, record=record)
+
+
+class KeepsAGraphBesideItsState(ToyCore):
+    past: Tensor | None = None
+
+    def forward(self, inputs: Tensor, state: Any = None, resets: Any = None, *, record: bool = False) -> Any:
+        if state is not None and self.past is not None:
+            state = ToyState(state.hidden + (self.past - self.past.detach()))
+        output = super().forward(inputs, state, resets, record=record)
+        self.past = output.state.hidden
+        return output
+
+
+class IgnoresResets(ToyCore):
+    def forward(self, inputs: Tensor, state: Any = None, resets: Any = None, *, record: bool = False) -> Any:
+        return super().forward(inputs, state, None, record=record)
+
+
+class ResetsKeepTheGraph(ToyCore):
+    def forward(self, inputs: Tensor, state: Any = None, resets: Any = None, *, record: bool = False) -> Any:
+        output = super().forward(inputs, state, resets, record=record)
+        first = inputs[0].sum() * torch.linspace(0, 1, len(inputs)).view(-1, 1, 1)
+        return output._replace(outputs=output.outputs + (first - first.detach()))
+
+
+class IgnoresItsPast(ToyCore):
+    def advance(self, x: Tensor, state: ToyState) -> ToyState:
+        return super().advance(x, ToyState(0 * state.hidden))
+
+
+class MixesExamples(ToyCore):
+    def advance(self, x: Tensor, state: ToyState) -> ToyState:
+        return super().advance(x + 0.01 * x.mean(0), state)
+
+
+class IgnoresInputs(ToyCore):
+    def advance(self, x: Tensor, state: ToyState) -> ToyState:
+        return super().advance(0 * x, state)
+
+
+class WrongGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return 3 * gradient
+
+
+class WrongGradients(ToyCore):
+    def advance(self, x: Tensor, state: ToyState) -> ToyState:
+        return super().advance(WrongGradient.apply(x), state)  # pyright: ignore[reportArgumentType]
+
+
+class HasRandomNumbersThatAreNotSaved(ToyCore):
+    start: Tensor
+
+    def __init__(self, input_size: int, config: Any = None):
+        super().__init__(input_size, config)
+        self.register_buffer("start", torch.rand(self.output_size), persistent=False)
+
+    def advance(self, x: Tensor, state: ToyState) -> ToyState:
+        return ToyState(super().advance(x, state).hidden + self.start)
+
+
+class TakesAnything(ToyCore):
+    def _check_arguments(self, *args: Any) -> None:
+        pass
+
+
+class Fails(ToyCore):
+    def step(self, inputs: Tensor, state: Any = None, resets: Any = None) -> Any:
+        raise KeyError("no such step")
+
+
+@pytest.mark.parametrize(
+    ("core", "promise", "message"),
+    [
+        (MetaLossOfAnotherShape, "shapes", r"the shape of the meta loss is \[7, 3, 1\] instead of \[7, 3\]"),
+        (AlwaysATrace, "traces", "there is one although nobody asked"),
+        (AnotherTrace, "traces", r"it holds \['hidden'\], and trace_names \['cell'\]"),
+        (MetaLossInFloat32, "dtypes", "in a core of torch.float64, the meta loss is torch.float32"),
+        (StateStaysOnTheCPU, "devices", "hidden stays on cpu"),
+        (WritesIntoItsState, "repeats", "the outputs the second time differ"),
+        (DrawsAtRandom, "repeats", "the outputs the second time differ by up to"),
+        (AnotherStep, "steps", "the outputs of steps differ by up to"),
+        (ForgetsWhileActing, "acting", "the outputs of step 1 differ by up to"),
+        (CountsStepsOutsideOfItsState, "state goes on", "the outputs cut at step 1 differ"),
+        (CutsGradients, "state goes on", "gradients of layer.weight cut at step 1 differ"),
+        (KeepsAGraphBesideItsState, "detaching", "some does"),
+        (IgnoresResets, "resets", "the outputs of sequences with resets differ"),
+        (ResetsKeepTheGraph, "resets cut gradients", "some flows across"),
+        (IgnoresItsPast, "resets cut gradients", "none flows where no reset is"),
+        (MixesExamples, "independence", "the others' outputs differ"),
+        (IgnoresInputs, "independence", "an example ignores its inputs"),
+        (WrongGradients, "gradients", "GradcheckError"),
+        (HasRandomNumbersThatAreNotSaved, "saving", "the outputs of the other differ"),
+        (TakesAnything, "refusals", "is accepted|is a RuntimeError"),
+        (Fails, "steps", "there was a KeyError: 'no such step'"),
+    ],
+)
+def test_a_core_that_breaks_a_promise_is_found(core, promise, message):
+    with pytest.raises(AssertionError, match=rf"{core.__name__} breaks a promise\. [A-Z].*({message})"):
+        check_core(core, only=[promise])
+    with pytest.raises(AssertionError, match="breaks a promise"):
+        check_core(core)
+
+
+def test_every_promise_has_a_core_that_breaks_it():
+    marks = test_a_core_that_breaks_a_promise_is_found.pytestmark  # pyright: ignore
+    assert {promise for _, promise, _ in marks[0].args[1]} == set(PROMISES)
+
+
+def test_somebody_elses_core_keeps_every_promise():
+    check_core(ToyCore)
+    check_core("toy_core:ToyCore", width=3, input_size=2)
+    check_core(lambda: ToyCore(3))
+
+
+def test_what_cannot_be_checked_is_named():
+    with pytest.raises(ValueError, match="no promise honesty; there are shapes, traces"):
+        check_core(ToyCore, only=["honesty"])
+    with pytest.raises(TypeError, match="takes no settings"):
+        check_core(lambda: ToyCore(3), width=3)
+    with pytest.raises(TypeError, match="no setting hidden_size; its settings: width, decay"):
+        check_core(ToyCore, hidden_size=3)
+
+
+def test_a_check_leaves_the_random_numbers_of_others_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    check_core(ToyCore, only=["shapes"])
+    assert torch.equal(torch.rand(2), expected)

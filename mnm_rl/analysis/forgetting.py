@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mnm_rl.analysis.trace import Trace, core_name
-from mnm_rl.cores import MemoryCore
+from mnm_rl.analysis.trace import Trace
+from mnm_rl.cores import MemoryCore, core_name
 from mnm_rl.cores.mnm import Interaction, MNMCore
 from mnm_rl.memory import recall, split_weights
 

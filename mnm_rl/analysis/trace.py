@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mnm_rl.cores import CORES, MemoryCore
+from mnm_rl.cores import CORES, CoreChoice, MemoryCore, core_name, find_core
 from mnm_rl.training.files import atomic_write
 
 FORMAT = "mnm_rl trace 1"
@@ -130,17 +130,18 @@ def record(core: MemoryCore, inputs: Tensor, state: Any = None, resets: Tensor |
     return Trace(tensors, {"core": core_name(core)})
 
 
-def require_memory(core: MemoryCore | str, *names: str) -> None:
+def require_memory(core: MemoryCore | CoreChoice, *names: str) -> None:
     """Make sure that there is a memory to look into.
 
     Args:
-        core: a core, or the name of one.
+        core: a core, or what stands for one.
         names: tensors that its traces must have.
 
     Raises:
         ValueError: if it has no memory, or traces without these tensors; the message names cores that do.
     """
-    kind, name = (CORES[core][0], core) if isinstance(core, str) else (type(core), core_name(core))
+    kind = type(core) if isinstance(core, MemoryCore) else find_core(core)[0]
+    name = core_name(core)
     missing = [wanted for wanted in names if wanted not in kind.trace_names]
     if kind.trace_names and not missing:
         return
@@ -149,12 +150,3 @@ def require_memory(core: MemoryCore | str, *names: str) -> None:
         other for other, (its, _) in CORES.items() if its.trace_names and {*names} <= {*its.trace_names}
     ]
     raise ValueError(f"The core {name} has {lack}; cores to look into: {', '.join(others)}.")
-
-
-def core_name(core: MemoryCore) -> str:
-    """The name under which :func:`mnm_rl.cores.make_core` builds such a core; the class's for others."""
-    config = getattr(core, "config", None)
-    for name, (kind, fixed) in CORES.items():
-        if type(core) is kind and all(getattr(config, key) == value for key, value in fixed.items()):
-            return name
-    return type(core).__name__

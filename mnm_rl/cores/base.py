@@ -5,12 +5,16 @@ Dimensions: ``T`` time, ``B`` batch, ``I`` input size, ``O`` output size.
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from mnm_rl.cores.checks import FreeDimensions, StateLayout, input_fault
 
 StateT = TypeVar("StateT", bound=tuple)
 """A ``NamedTuple`` of tensors, each ``[B, ...]``."""
@@ -34,26 +38,117 @@ class CoreOutput(NamedTuple, Generic[StateT]):
     trace: dict[str, Tensor] | None = None
 
 
+def _guarded(method: Callable[..., Any], dimensions: str) -> Callable[..., Any]:
+    """``forward`` or ``step`` of a core, with its arguments checked first.
+
+    Inside ``torch.compile`` a core is a break in the graph and runs as it is. Inside ``torch.autocast`` it
+    computes in the dtype of its parameters. What cannot work is an error that names what does.
+    """
+
+    @functools.wraps(method)
+    def run(self: Any, inputs: Tensor, state: Any = None, resets: Any = None, **options: Any) -> Any:
+        if _is_compiled():
+            return _uncompiled(checked, self, inputs, state, resets, **options)
+        return checked(self, inputs, state, resets, **options)
+
+    def checked(self: Any, inputs: Tensor, state: Any, resets: Any, **options: Any) -> Any:
+        if isinstance(inputs, Tensor) and _is_autocast(inputs.device.type):
+            return _without_autocast(checked, self, inputs, state, resets, **options)
+        self._check_arguments(inputs, state, resets, dimensions)
+        try:
+            return method(self, inputs, state, resets, **options)
+        except RuntimeError as error:
+            if (sentence := _what_works(self, error)) is not None:
+                raise RuntimeError(sentence) from error
+            raise
+
+    return run
+
+
+_compiled_before: list[bool] = []
+
+
+def _is_compiled() -> bool:
+    """Whether torch.compile is at work, or was: once it gives up a frame it compiles those that it calls."""
+    compiling = torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()
+    return compiling or bool(_compiled_before)
+
+
+# The public torch.compiler.disable imports the compiler at once, which takes seconds; this when it is called.
+@torch._disable_dynamo  # pyright: ignore[reportPrivateImportUsage]
+def _uncompiled(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    _compiled_before[:] = [True]
+    return function(*arguments, **options)
+
+
+def _is_autocast(device_type: str) -> bool:
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
+def _without_autocast(
+    function: Callable[..., Any], core: MemoryCore, inputs: Tensor, *rest: Any, **options: Any
+) -> Any:
+    device_type = inputs.device.type
+    if inputs.dtype == torch.get_autocast_dtype(device_type):
+        inputs = inputs.to(core._known_layout().dtype)
+    with torch.autocast(device_type, enabled=False):
+        return function(core, inputs, *rest, **options)
+
+
+def _what_works(core: MemoryCore, error: RuntimeError) -> str | None:
+    """A sentence, if an error comes from a transform of torch that the core cannot run inside."""
+    name = type(core).__name__
+    if torch.compiler.is_exporting():
+        return (
+            f"{name} cannot be exported by torch.export as it is; MNM cores can with kernel='torch', and "
+            "every core's state_dict can be saved."
+        )
+    if any(word in str(error) for word in ("functorch", "Batching rule")):
+        return (
+            f"{name} does not work inside this transform of torch.func; torch.autograd does with every core, "
+            "a batch takes the place of vmap, and torch.func.grad works with MNM cores of kernel='reference'."
+        )
+    return None
+
+
 class MemoryCore(nn.Module, ABC, Generic[StateT]):
     """A recurrent memory: a sequence in, a sequence out, and a state in between.
 
-    A core knows nothing of tasks, of reinforcement learning, or of losses other than its own meta loss.
+    A core knows nothing of tasks, of reinforcement learning, or of losses other than its own meta loss. It is
+    built from an input size and a config, ``MyCore(input_size, config=None)``; without a config its settings
+    have their defaults. What ``forward`` and ``step`` are given is checked before they run, in subclasses,
+    too. :func:`mnm_rl.testing.check_core` holds a core to what this class promises.
 
     Attributes:
         input_size: ``I``.
         output_size: ``O``.
     """
 
+    config_class: ClassVar[type[Any]]
+    """The dataclass of the core's settings; bad values are a ValueError of its ``__post_init__``."""
     input_size: int
     output_size: int
     quick_resets: ClassVar[bool] = False
     """Whether an episode may start at any step of any sequence at no great cost."""
     trace_names: ClassVar[tuple[str, ...]] = ()
     """Names of the tensors in a trace; none for a core without a memory to look into."""
+    free_dimensions: ClassVar[FreeDimensions] = {}
+    """Dimensions of the state whose size changes from step to step: field -> dimension -> a letter, the same
+    for sizes that agree, as in ``{"keys": {1: "N"}, "values": {1: "N"}}``."""
+    _layout: StateLayout | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, dimensions in (("forward", "TB"), ("step", "B")):
+            if name in vars(cls):
+                setattr(cls, name, _guarded(vars(cls)[name], dimensions))
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> StateT:
-        """State at the start of an episode, ``batch_size`` times, on the device of the parameters."""
+        """State at the start of an episode, ``batch_size`` times, on the device of the parameters.
+
+        Shapes and dtypes depend on the core and the batch size alone.
+        """
 
     @abstractmethod
     def forward(
@@ -67,14 +162,15 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
         """Run a whole sequence.
 
         Args:
-            inputs: ``[T, B, I]``.
+            inputs: ``[T, B, I]``, with at least one step of at least one example.
             state: the state before the first step; the initial state if not given.
             resets: boolean ``[T, B]``. Where true, an episode starts at that step: the example's state is
                 replaced by the initial state *before* the step, and no gradient flows across.
             record: also return a trace.
 
         Raises:
-            ValueError: if the shapes do not fit.
+            ValueError: if shapes, dtypes or devices do not fit.
+            TypeError: the state is not one of this kind of core, or something is not a tensor.
         """
 
     def step(
@@ -89,8 +185,17 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
 
         Returns:
             outputs ``[B, O]`` and the state after the step.
+
+        Raises:
+            ValueError: as :meth:`forward`.
+            TypeError: as :meth:`forward`.
         """
-        output = self(inputs.unsqueeze(0), state, None if resets is None else resets.unsqueeze(0))
+        try:
+            output = self(inputs.unsqueeze(0), state, None if resets is None else resets.unsqueeze(0))
+        except (AttributeError, TypeError, ValueError):
+            # What does not fit a sequence of one step does not fit a step: here is the same said of a step.
+            self._check_arguments(inputs, state, resets, "B")
+            raise
         return output.outputs[0], output.state
 
     def acting(self) -> AbstractContextManager[None]:
@@ -101,17 +206,41 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
         """
         return nullcontext()
 
-    def _check_inputs(self, inputs: Tensor, resets: Tensor | None) -> None:
-        if inputs.dim() != 3 or inputs.shape[2] != self.input_size or inputs.shape[0] == 0:
-            raise ValueError(
-                f"{type(self).__name__} takes inputs of shape [T, B, {self.input_size}] with T >= 1, "
-                f"got {list(inputs.shape)}."
-            )
-        if resets is not None and (resets.dtype != torch.bool or resets.shape != inputs.shape[:2]):
-            raise ValueError(
-                f"resets must be boolean of shape {list(inputs.shape[:2])}, "
-                f"got {resets.dtype} of shape {list(resets.shape)}."
-            )
+    def _check_arguments(self, inputs: Any, state: Any, resets: Any, dimensions: str) -> None:
+        layout = self._known_layout()
+        fault = self._fault(layout, inputs, state, resets, dimensions)
+        if fault is not None:
+            # Parameters may have been replaced, by others of another dtype, since the layout was found.
+            fault = self._fault(self._find_layout(), inputs, state, resets, dimensions)
+        if fault is not None:
+            raise fault
+
+    def _fault(
+        self, layout: StateLayout, inputs: Any, state: Any, resets: Any, dimensions: str
+    ) -> Exception | None:
+        name = type(self).__name__
+        fault = input_fault(name, layout, inputs, resets, self.input_size, dimensions)
+        if fault is not None or state is None:
+            return fault
+        return layout.fault(name, state, inputs.shape[-2])
+
+    def _known_layout(self) -> StateLayout:
+        return self._layout or self._find_layout()
+
+    def _find_layout(self) -> StateLayout:
+        state = self.initial_state(1)
+        tensors = (tensor for tensor in (*self.parameters(), *state) if tensor.is_floating_point())
+        first = next(tensors, state[0])
+        self._layout = layout = StateLayout(state, first.dtype, self.free_dimensions)
+        return layout
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        self._layout = None  # the core goes to another device or dtype
+        return super()._apply(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._layout = None
+        super()._load_from_state_dict(*args, **kwargs)
 
 
 def reset_state(state: StateT, initial: StateT, mask: Tensor) -> StateT:
@@ -124,7 +253,12 @@ def reset_state(state: StateT, initial: StateT, mask: Tensor) -> StateT:
 
 
 def detach_state(state: StateT) -> StateT:
-    """The same state, cut off from the graph that computed it."""
+    """The same state, cut off from the graph that computed it.
+
+    For training loops of your own with truncated back-propagation through time: between two chunks of a
+    sequence, ``state = detach_state(output.state)`` carries on what the memory holds while gradients stay
+    within a chunk.
+    """
     return type(state)(*[field.detach() for field in state])
 
 

@@ -11,12 +11,13 @@ Dimensions: ``T`` time, ``B`` batch, ``I`` input size, ``H`` heads, ``N`` slots;
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, reset_state, steps_with_resets
+from mnm_rl.cores.checks import FreeDimensions
 from mnm_rl.kernels.lookup_table import LookupTable
 
 
@@ -70,6 +71,7 @@ class LookupCore(MemoryCore[LookupState]):
 
     config_class = LookupConfig
     trace_names = ("read_keys", "write_keys", "write_values", "read_values")
+    free_dimensions: ClassVar[FreeDimensions] = {"keys": {1: "N"}, "values": {1: "N"}, "written": {1: "N"}}
 
     def __init__(self, input_size: int, config: LookupConfig | None = None):
         super().__init__()
@@ -107,7 +109,6 @@ class LookupCore(MemoryCore[LookupState]):
         record: bool = False,
     ) -> CoreOutput[LookupState]:
         """See :meth:`MemoryCore.forward`."""
-        self._check_inputs(inputs, resets)
         state = self.initial_state(inputs.shape[1]) if state is None else state
         any_reset = steps_with_resets(resets, len(inputs))
         table = self._table(state, any_reset)

@@ -208,7 +208,6 @@ class MNMCore(MemoryCore[MNMState]):
         record: bool = False,
     ) -> CoreOutput[MNMState]:
         """See :meth:`MemoryCore.forward`; a trace is made by the plain loop, whatever the kernel."""
-        self._check_inputs(inputs, resets)
         initial = self.initial_state(inputs.shape[1])
         state = initial if state is None else state
         backend = choose(self.config.kernel, inputs.device, inputs.dtype)

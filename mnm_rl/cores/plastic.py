@@ -87,7 +87,6 @@ class PlasticCore(MemoryCore[PlasticState]):
     ) -> CoreOutput[PlasticState]:
         """See :meth:`MemoryCore.forward`; the trace has the size of each change of hebb, and of hebb,
         ``[T, B, 1]`` each."""
-        self._check_inputs(inputs, resets)
         initial = self.initial_state(inputs.shape[1])
         state = initial if state is None else state
         any_reset = steps_with_resets(resets, inputs.shape[0])

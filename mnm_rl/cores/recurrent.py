@@ -72,7 +72,6 @@ class _RecurrentCore(MemoryCore[StateT]):
         record: bool = False,
     ) -> CoreOutput[StateT]:
         """See :meth:`MemoryCore.forward`."""
-        self._check_inputs(inputs, resets)
         initial = self.initial_state(inputs.shape[1])
         state = initial if state is None else state
         outputs = []
@@ -88,7 +87,6 @@ class _RecurrentCore(MemoryCore[StateT]):
         self, inputs: Tensor, state: StateT | None = None, resets: Tensor | None = None
     ) -> tuple[Tensor, StateT]:
         """See :meth:`MemoryCore.step`."""
-        self._check_inputs(inputs.unsqueeze(0), None if resets is None else resets.unsqueeze(0))
         state = self.initial_state(len(inputs)) if state is None else state
         if resets is not None and resets.any():
             state = reset_state(state, self.initial_state(len(inputs)), resets)

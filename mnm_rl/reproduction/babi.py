@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mnm_rl.reproduction.collect import Run, ordered
-from mnm_rl.reproduction.paper import AFTER_62K, COMPARED_AT, LABELS, TABLE_1, TABLE_4
+from mnm_rl.reproduction.paper import AFTER_62K, COMPARED_AT, TABLE_1, TABLE_4, core_label
 from mnm_rl.reproduction.tables import SPREAD, Table, groups, spread
 from mnm_rl.tasks.babi.table import FAILURE, PAPER_ERRORS, PAPER_MODELS
 
@@ -27,7 +27,7 @@ def means(runs: Sequence[Run]) -> Table:
         errors = _tested(group)
         failed = [_failures(error) for error in errors]
         cells = [spread([_mean(error) for error in errors], 2), spread(failed, 2 if len(failed) > 1 else 0)]
-        rows.append([LABELS[core], str(len(errors)), *cells, spread(_when_compared(group), 1)])
+        rows.append([core_label(core), str(len(errors)), *cells, spread(_when_compared(group), 1)])
     for model, published in TABLE_1.items():
         rows.append([f"paper, {model}", "", *(f"{mean} ± {deviation}" for mean, deviation in published), ""])
     rows.append(["paper, MNM", "", "", "", str(AFTER_62K["mnm-p"])])
@@ -38,7 +38,7 @@ def means(runs: Sequence[Run]) -> Table:
 
 def best_runs(runs: Sequence[Run]) -> Table:
     """Table 3: errors on each task, of each model's best run by test error."""
-    tested = {LABELS[core]: errors for _, core, group in groups(runs) if (errors := _tested(group))}
+    tested = {core_label(core): errors for _, core, group in groups(runs) if (errors := _tested(group))}
     columns = {label: min(errors, key=_mean) for label, errors in tested.items()}
     for number, model in enumerate(PAPER_MODELS):
         columns[f"paper, {model}"] = {task: row[1][number] for task, row in PAPER_ERRORS.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,10 @@ from mnm_rl.reproduction.collect import Run, chosen, mean_curve, ordered
 from mnm_rl.reproduction.paper import (
     AFTER_62K,
     COMPARED_AT,
-    LABELS,
     MAZE_EPISODES,
     MAZE_REWARD,
     MEMORY_WIDTH,
+    core_label,
 )
 from mnm_rl.training.files import atomic_write
 
@@ -28,8 +29,14 @@ COLOURS = {
     "lstm": "tab:green",
     "plastic": "tab:red",
     "plastic-homogenous": "tab:purple",
+    "gru": "tab:brown",
 }
 """The same for a model in every figure."""
+OTHER_COLOURS = (
+    *("tab:pink", "tab:olive", "black", "darkgoldenrod", "teal", "navy"),
+    *("deeppink", "saddlebrown", "slategray", "limegreen", "indigo", "tomato"),
+)
+"""For cores that have no colour of their own."""
 MAZE_WINDOW = 3200
 """Episodes of the moving average of maze rewards."""
 
@@ -43,6 +50,11 @@ class Axis:
     scale: float = 1.0
 
 
+def core_colour(core: str) -> str:
+    """The colour of a core; that of a core not in :data:`COLOURS` depends on its name alone."""
+    return COLOURS.get(core, OTHER_COLOURS[zlib.crc32(core.encode()) % len(OTHER_COLOURS)])
+
+
 def draw_errors(runs: Sequence[Run], path: Path) -> None:
     """Figures 2 and 4: validation error against iterations, one panel for each task."""
     x, y = Axis("iteration", "iteration"), Axis("symbol_error", "wrong symbols, validation (%)", 100)
@@ -54,9 +66,9 @@ def draw_babi(runs: Sequence[Run], path: Path) -> None:
 
     def marks(axes: Axes) -> None:
         for core, error in AFTER_62K.items():
-            model = "MNM" if core == "mnm-p" else LABELS[core]
+            model = "MNM" if core == "mnm-p" else core_label(core)
             label = f"paper, {model} after {COMPARED_AT:,}"
-            axes.axhline(error, color=COLOURS[core], linewidth=1, linestyle="--", label=label)
+            axes.axhline(error, color=core_colour(core), linewidth=1, linestyle="--", label=label)
         axes.set_ylim(bottom=0)
 
     x, y = Axis("iteration", "iteration"), Axis("answer_error", "wrong answers, validation (%)", 100)
@@ -70,7 +82,7 @@ def draw_maze(runs: Sequence[Run], path: Path) -> None:
         label = f"paper: MNM after {MAZE_EPISODES:,} episodes, plastic agents after 1M"
         axes.axhline(MAZE_REWARD, color="0.55", linewidth=1, linestyle="--", label=label)
         if axes.get_xlim()[1] >= MAZE_EPISODES:
-            axes.plot(MAZE_EPISODES, MAZE_REWARD, "x", color=COLOURS["mnm-p"], markersize=8)
+            axes.plot(MAZE_EPISODES, MAZE_REWARD, "x", color=core_colour("mnm-p"), markersize=8)
 
     x, y = Axis("episodes", "episodes"), Axis("reward", "reward per episode")
     _draw_panels(runs, path, "progress.csv", x, y, MAZE_WINDOW, marks)
@@ -87,7 +99,7 @@ def draw_measurements(runs: Sequence[Run], path: Path) -> None:
     ):
         for core in ordered([run.trial.core for run in runs]):
             lengths, values = measured(runs, core, column)
-            axes.plot(lengths, values, "o-", markersize=4, color=COLOURS[core], label=LABELS[core])
+            axes.plot(lengths, values, "o-", markersize=4, color=core_colour(core), label=core_label(core))
         axes.set(xlabel="length of the input", ylabel=label, xscale="log", yscale="log")
         lengths = sorted({int(run.trial.settings["sequence_length"]) for run in runs})
         axes.set_xticks(lengths, [str(length) for length in lengths])
@@ -130,9 +142,11 @@ def _draw_panels(
                 continue
             places, means, spread = places * x.scale, means * y.scale, spread * y.scale
             marker = "o" if len(places) == 1 else None
-            axes.plot(places, means, marker=marker, color=COLOURS[core], linewidth=1.5, label=LABELS[core])
+            axes.plot(
+                places, means, marker=marker, color=core_colour(core), linewidth=1.5, label=core_label(core)
+            )
             axes.fill_between(
-                places, means - spread, means + spread, color=COLOURS[core], alpha=0.2, linewidth=0
+                places, means - spread, means + spread, color=core_colour(core), alpha=0.2, linewidth=0
             )
         marks(axes)
         axes.set(xlabel=x.label, ylabel=y.label, title=panel.replace("-", " "))

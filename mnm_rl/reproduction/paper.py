@@ -7,13 +7,24 @@ from __future__ import annotations
 
 LABELS = {
     "lstm": "LSTM",
+    "gru": "GRU",
     "lstm-salu": "LSTM+SALU",
     "mnm-g": "MNM-g",
     "mnm-p": "MNM-p",
     "plastic": "Plastic",
     "plastic-homogenous": "Homogenous Plastic",
 }
-"""The cores under the paper's names."""
+"""The cores under the paper's names; the GRU, which it does not have, for the same figures."""
+
+
+def core_label(core: str) -> str:
+    """How a core is called in tables and figures: by the paper's name, or, where it has none, by its own.
+
+    Args:
+        core: a name, or a reference ``package.module:ClassName``, of which the class's name stays.
+    """
+    return LABELS.get(core, core.rpartition(":")[2])
+
 
 ALGORITHMIC: dict[tuple[str, str], str] = {
     **{("instance-1", core): "solved" for core in ("lstm", "lstm-salu", "mnm-g", "mnm-p")},

@@ -12,7 +12,7 @@ import numpy as np
 from mnm_rl.reproduction.collect import Run, chosen, mean_curve, ordered
 from mnm_rl.reproduction.draw import MAZE_WINDOW, measured
 from mnm_rl.reproduction.experiments import SOLVED
-from mnm_rl.reproduction.paper import ALGORITHMIC, LABELS, MAZE, MAZE_REWARD
+from mnm_rl.reproduction.paper import ALGORITHMIC, MAZE, MAZE_REWARD, core_label
 from mnm_rl.training.files import atomic_write
 
 SPREAD = "± is the standard deviation over runs (that of the numbers themselves, as in the paper's Table 4)."
@@ -61,7 +61,7 @@ def algorithmic_table(name: str, runs: Sequence[Run]) -> Table:
         tests = [100 * test.symbol_error for run in group if (test := run.test_errors()) is not None]
         row = [
             panel.replace("-", " "),
-            LABELS[core],
+            core_label(core),
             _count(group),
             spread([run.progress for run in group], 0),
         ]
@@ -84,7 +84,7 @@ def maze_table(name: str, runs: Sequence[Run]) -> Table:
         passed = [x[(y > MAZE_REWARD) & (x >= MAZE_WINDOW)][:1] for x, y in averages]
         rows.append(
             [
-                LABELS[core],
+                core_label(core),
                 _count(group),
                 spread([run.progress for run in group], 0),
                 spread([float(y[-1]) for _, y in averages], 1),
@@ -101,7 +101,7 @@ def measurement_table(name: str, runs: Sequence[Run]) -> Table:
     columns, rows = ["length of the input"], [[str(length)] for length in lengths]
     for column, unit, scale in (("seconds", "ms", 1e3), ("peak_mebibytes", "MiB", 1)):
         for core in ordered([run.trial.core for run in runs]):
-            columns.append(f"{LABELS[core]}, {unit}")
+            columns.append(f"{core_label(core)}, {unit}")
             found = dict(zip(*measured(runs, core, column), strict=True))
             for length, row in zip(lengths, rows, strict=True):
                 row.append(f"{scale * found[length]:.1f}" if length in found else "")
