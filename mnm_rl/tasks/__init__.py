@@ -22,6 +22,11 @@ TASKS: dict[str, type[TaskOptions]] = {
 """Name -> the options, which build the task."""
 
 
+def task_help() -> str:
+    """What can be written after ``--task``."""
+    return f"What to learn: {', '.join(TASKS)}, or module:Class, the options of a task of your own."
+
+
 def register_task(name: str, options: type[TaskOptions]) -> None:
     """Let a task be chosen by a name, on the command line too.
 
@@ -72,5 +77,6 @@ __all__ = [
     "Task",
     "TaskOptions",
     "register_task",
+    "task_help",
     "task_options",
 ]

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
-from mnm_rl.cores import core_config, core_settings
+from mnm_rl.cores import core_config, core_names, core_settings
 
 ConfigT = TypeVar("ConfigT")
 
@@ -53,6 +53,11 @@ def full_core_settings(core: str, given: Mapping[str, Any], preferred: Mapping[s
     settings = {name: value for name, value in preferred.items() if name in known}
     _, config = core_config(core, **{**settings, **given})
     return {name: getattr(config, name) for name in known}
+
+
+def core_help() -> str:
+    """What can be written after ``--core``."""
+    return f"The memory: {', '.join(core_names())}, or module:Class for one of your own."
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from tyro.conf import Suppress
+from tyro.conf import Suppress, arg
 
 from mnm_rl.training.options import (
     check_numbers,
+    core_help,
     from_plain,
     full_core_settings,
     plain,
@@ -28,8 +29,7 @@ WATCH_EVERY = 500
 class A2CConfig(EnvConfig):
     """A run. What is ``None`` depends on the environment; see the text of the option."""
 
-    core: str = "mnm-p"
-    """The memory, by its name."""
+    core: Annotated[str, arg(help=core_help())] = "mnm-p"
     core_settings: Annotated[Mapping[str, Any], Suppress] = field(default_factory=dict)
     """Settings of the core that differ from its own defaults."""
     seed: int = 0

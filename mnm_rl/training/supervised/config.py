@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from tyro.conf import Suppress
+from tyro.conf import Suppress, arg
 
-from mnm_rl.tasks import ModelSizes, Task, TaskOptions, task_options
+from mnm_rl.tasks import ModelSizes, Task, TaskOptions, task_help, task_options
 from mnm_rl.training.options import (
     check_numbers,
+    core_help,
     from_plain,
     full_core_settings,
     plain,
@@ -23,12 +24,10 @@ from mnm_rl.training.options import (
 class SupervisedConfig:
     """A supervised run. What is ``None`` takes the paper's value for the task."""
 
-    task: str = "dictionary"
-    """What to learn: dictionary, double-copy, priority-sort, babi, or module:Class, options of one's own."""
+    task: Annotated[str, arg(help=task_help())] = "dictionary"
     task_options: Annotated[Mapping[str, Any], Suppress] = field(default_factory=dict)
     """Options of the task that differ from its defaults; see :mod:`mnm_rl.tasks`."""
-    core: str = "mnm-p"
-    """The memory, by its name."""
+    core: Annotated[str, arg(help=core_help())] = "mnm-p"
     core_settings: Annotated[Mapping[str, Any], Suppress] = field(default_factory=dict)
     """Settings of the core; for others the paper's sizes for the task are taken, and the core's defaults."""
     embedding_size: int | None = None
