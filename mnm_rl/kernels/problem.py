@@ -60,13 +60,18 @@ class ScanSettings:
     """D_0 ... D_L."""
     heads: int
     """H."""
-    gradient_rule: bool
-    """Write by Eq. 3 instead of Eq. 4."""
+    write_rule: str
+    """A key of :data:`mnm_rl.memory.WRITE_RULES`."""
     rate_per_layer: bool
     normalization: Normalization
     output_activation: OutputActivation
     recall_weights: tuple[float, ...]
     """lambda_tau of Eq. 5."""
+
+    @property
+    def gradient_rule(self) -> bool:
+        """Write by Eq. 3 instead of Eq. 4."""
+        return self.write_rule == "gradient"
 
     @property
     def rates(self) -> int:

@@ -20,6 +20,8 @@ from mnm_rl.kernels.memory_step import MemoryRecord
 from mnm_rl.kernels.problem import ScanParameters, ScanResult, ScanSettings, ScanState
 from mnm_rl.memory import join_weights, meta_objective, split_weights
 
+WRITE_RULES = frozenset({"local", "gradient"})
+
 
 class _Call(NamedTuple):
     """The arguments of a scan that have no gradient."""

@@ -10,11 +10,21 @@ from mnm_rl.memory.function import (
     split_weights,
 )
 from mnm_rl.memory.loss import memory_objective, meta_objective
-from mnm_rl.memory.writes import Normalization, gradient_write, local_write
+from mnm_rl.memory.writes import (
+    WRITE_RULES,
+    Normalization,
+    WriteInputs,
+    WriteRule,
+    gradient_write,
+    local_write,
+)
 
 __all__ = [
+    "WRITE_RULES",
     "Normalization",
     "OutputActivation",
+    "WriteInputs",
+    "WriteRule",
     "activations",
     "gradient_write",
     "join_weights",

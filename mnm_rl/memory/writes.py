@@ -1,4 +1,4 @@
-"""The two write rules of the memory: a gradient step (Eq. 3) and a learned local update (Eq. 4).
+"""The write rules of the memory: a gradient step (Eq. 3) and a learned local update (Eq. 4).
 
 Munkhdalai et al. 2019, sections 3.3 and 3.4. Both change every layer by a sum of outer products, one per
 head,
@@ -7,13 +7,18 @@ head,
 
 and differ only in the error. ``c_h`` is the normalisation of the write.
 
-Dimensions: ``B`` batch, ``H`` heads, ``L`` layers, ``D_l`` width of layer l (``D_0`` = d_k, ``D_L`` = d_v).
+:data:`WRITE_RULES` has all rules by name. A new one is a function and a line there; the reference loop of
+``MNMCore`` then runs it, until a kernel has it too (``mnm_rl/kernels/__init__.py``).
+
+Dimensions: ``B`` batch, ``H`` heads, ``L`` layers, ``D_l`` width of layer l (``D_0`` = d_k, ``D_L`` = d_v),
+``G`` gates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -116,3 +121,54 @@ def _apply(
         torch.baddbmm(weight, (beta[:, None, None] * scale * error).mT, z, alpha=-1)
         for weight, error, z, scale, beta in zip(weights, errors, inputs, scales, betas, strict=True)
     ]
+
+
+class WriteInputs(NamedTuple):
+    """What a rule of :data:`WRITE_RULES` gets for one write, besides the weights."""
+
+    keys: Tensor
+    """k^w, ``[B, H, d_k]``."""
+    values: Tensor
+    """v^w, ``[B, H, d_v]``."""
+    targets: Sequence[Tensor]
+    """z'^1 ... z'^L of the feedback prediction, ``[B, H, D_l]``; empty for a rule that has none."""
+    rates: Tensor
+    """beta in [0, 1], ``[B, 1]`` or one per layer ``[B, L]``."""
+    gates: Tensor
+    """The rule's further numbers in [0, 1], ``[B, G]``."""
+    start: Sequence[Tensor]
+    """phi_0 in layers, each ``[1, D_l, D_{l-1}]``."""
+    normalization: Normalization
+    output_activation: OutputActivation
+
+
+@dataclass(frozen=True)
+class WriteRule:
+    """A way to write, and what it needs of the controller."""
+
+    write: Callable[[Sequence[Tensor], WriteInputs], list[Tensor]]
+    """From M^1 ... M^L, each ``[B, D_l, D_{l-1}]``, to the new weights."""
+    predicts_activations: bool = False
+    """Whether the core has the feedback prediction q_psi (section 3.4)."""
+    gates: Mapping[str, float] = field(default_factory=dict)
+    """Numbers in (0, 1) that the controller emits besides beta, by name, with the value that each starts
+    near. They reach the rule side by side in this order."""
+
+
+def _gradient(weights: Sequence[Tensor], given: WriteInputs) -> list[Tensor]:
+    return gradient_write(
+        weights, given.keys, given.values, given.rates, given.normalization, given.output_activation
+    )
+
+
+def _local(weights: Sequence[Tensor], given: WriteInputs) -> list[Tensor]:
+    return local_write(
+        weights, given.keys, given.targets, given.rates, given.normalization, given.output_activation
+    )
+
+
+WRITE_RULES: dict[str, WriteRule] = {
+    "local": WriteRule(_local, predicts_activations=True),
+    "gradient": WriteRule(_gradient),
+}
+"""Name -> rule: ``local`` is Eq. 4 (MNM-p), ``gradient`` Eq. 3 (MNM-g)."""
