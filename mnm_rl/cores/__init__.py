@@ -14,6 +14,7 @@ from mnm_rl.cores.recurrent import GRUCore, LSTMCore
 CORES: dict[str, tuple[type[MemoryCore], dict[str, Any]]] = {
     "mnm-p": (MNMCore, {"write_rule": "local"}),
     "mnm-g": (MNMCore, {"write_rule": "gradient"}),
+    "mnm-p-gated": (MNMCore, {"write_rule": "gated-local"}),
     "lstm": (LSTMCore, {}),
     "lstm-salu": (LookupCore, {}),
     "gru": (GRUCore, {}),

@@ -49,7 +49,7 @@ class MNMConfig:
 
     write_rule: str = "local"
     """A key of :data:`mnm_rl.memory.WRITE_RULES`: ``local`` (Eq. 4) is MNM-p, ``gradient`` (Eq. 3) is
-    MNM-g."""
+    MNM-g; ``gated-local`` and ``gated-gradient`` forget as well."""
     hidden_size: int = 200
     """d_h, width of the controller."""
     output_size: int | None = None

@@ -15,6 +15,7 @@ from mnm_rl.memory.writes import (
     Normalization,
     WriteInputs,
     WriteRule,
+    forget,
     gradient_write,
     local_write,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "WriteInputs",
     "WriteRule",
     "activations",
+    "forget",
     "gradient_write",
     "join_weights",
     "layer_sizes",

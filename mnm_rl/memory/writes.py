@@ -5,7 +5,8 @@ head,
 
     M^l  <-  M^l - beta^l * sum_h c_h * error_h * (z_h^{l-1})^T,
 
-and differ only in the error. ``c_h`` is the normalisation of the write.
+and differ only in the error. ``c_h`` is the normalisation of the write. The gated rules forget a part of what
+was written before, and then write so (:func:`forget`).
 
 :data:`WRITE_RULES` has all rules by name. A new one is a function and a line there; the reference loop of
 ``MNMCore`` then runs it, until a kernel has it too (``mnm_rl/kernels/__init__.py``).
@@ -98,6 +99,26 @@ def local_write(
     return _apply(weights, errors, layers[:-1], scales, rates)
 
 
+def forget(weights: Sequence[Tensor], start: Sequence[Tensor], factor: Tensor) -> list[Tensor]:
+    """Forget a part of all writes: ``M^l <- phi_0^l + alpha (M^l - phi_0^l)``; not in Munkhdalai et al. 2019.
+
+    The gate of the gated delta rule (Yang, Kautz and Hatamizadeh 2024, "Gated Delta Networks"), whose memory
+    is one matrix that starts at zero: ``S <- alpha S``. Here the memory is a network that starts at phi_0, so
+    it goes back there, and ``alpha = 0`` is the memory after a reset: the writes are lost, the network is
+    kept. Zero would be a saddle point: all z^l are zero for every key, so nothing is read, the gradient write
+    (Eq. 3) is zero in all layers for good, and Eq. 4 needs L writes until something is read again.
+
+    Args:
+        weights: M^1 ... M^L, each ``[B, D_l, D_{l-1}]``.
+        start: phi_0, each ``[1, D_l, D_{l-1}]``.
+        factor: the forgetting factor alpha in [0, 1], ``[B, 1]``; 1 keeps everything, to the bit.
+
+    Returns:
+        the new weights.
+    """
+    return [torch.lerp(old, now, factor.unsqueeze(2)) for old, now in zip(start, weights, strict=True)]
+
+
 def _scale(inputs: Tensor, normalization: Normalization, width: int, plain: float) -> Tensor | float:
     """``c_h``, as a number or ``[B, H, 1]``."""
     heads = inputs.shape[1]
@@ -167,8 +188,26 @@ def _local(weights: Sequence[Tensor], given: WriteInputs) -> list[Tensor]:
     )
 
 
+def _gated_local(weights: Sequence[Tensor], given: WriteInputs) -> list[Tensor]:
+    return _local(forget(weights, given.start, given.gates), given)
+
+
+def _gated_gradient(weights: Sequence[Tensor], given: WriteInputs) -> list[Tensor]:
+    return _gradient(forget(weights, given.start, given.gates), given)
+
+
+_FORGETTING_FACTOR = {"forgetting_factor": 0.99}
+
 WRITE_RULES: dict[str, WriteRule] = {
     "local": WriteRule(_local, predicts_activations=True),
     "gradient": WriteRule(_gradient),
+    "gated-local": WriteRule(_gated_local, predicts_activations=True, gates=_FORGETTING_FACTOR),
+    "gated-gradient": WriteRule(_gated_gradient, gates=_FORGETTING_FACTOR),
 }
-"""Name -> rule: ``local`` is Eq. 4 (MNM-p), ``gradient`` Eq. 3 (MNM-g)."""
+"""Name -> rule: ``local`` is Eq. 4 (MNM-p), ``gradient`` Eq. 3 (MNM-g).
+
+The gated rules first forget (:func:`forget`), then write by Eq. 4 or 3 with the activations of the memory
+that is left. So the error is that of what would be recalled, as in the gated delta rule, whose write
+``alpha S - beta (alpha S k - v) k^T`` is the same in one layer that starts at zero. Writing first would scale
+the new association by alpha, too, and beta = 1 would no longer store the value.
+"""
