@@ -94,7 +94,7 @@ rules_that_forget = pytest.mark.parametrize("rule", ["local", "gradient"])
 
 
 def gated_and_plain(rule, bias, dtype=torch.float64):
-    """gated one with one forgetting factor throughout."""
+    """Cores with the same parameters, the gated one with one forgetting factor throughout."""
     torch.manual_seed(3)
     configs = [MNMConfig(write_rule=name, **SMALL, kernel="reference") for name in (f"gated-{rule}", rule)]
     gated, plain = [MNMCore(3, config).to(dtype) for config in configs]
@@ -148,3 +148,20 @@ def test_the_rules_of_the_paper_have_the_parameters_they_had():
     gates = ["gates.weight", "gates.bias"]
     for name, more in (("mnm-g", []), ("mnm-p", feedback), ("mnm-p-gated", [*feedback, *gates])):
         assert sorted(make_core(name, 3, **SMALL).state_dict()) == sorted([*shared, *more])
+
+
+def test_delay_weights_are_exact_in_float64():
+    """0.1 and 0.3 rounded to float32 would be off by 1e-8."""
+    torch.manual_seed(0)
+    core = make_core("mnm-p", 3, **SMALL, recall_weights=(0.1, 0.3), kernel="reference").double()
+    first, second = torch.randn(2, 2, 3, dtype=torch.float64)
+    state = core.step(first)[1]
+    output = core(second[None], state, record=True)
+    weights = split_weights(output.state.memory, core.config.widths)
+    trace = output.trace
+    now = (
+        (recall(weights, trace["write_keys"][0], "identity") - trace["write_values"][0]).square().mean((1, 2))
+    )
+    recalled = recall(weights, state.recent_keys[:, 0], "identity")
+    before = (recalled - state.recent_values[:, 0]).square().mean((1, 2))
+    torch.testing.assert_close(output.meta_loss[0], 0.1 * now + 0.3 * before, rtol=1e-13, atol=0)

@@ -148,7 +148,7 @@ class Interaction(NamedTuple):
 
 
 class LoopState(NamedTuple):
-    """The fields of :class:`MNMState` inside the loop, where the memory is a list of layers."""
+    """:class:`MNMState` inside the plain loop, where the memory is a list of layers."""
 
     hidden: Tensor
     cell: Tensor
@@ -275,29 +275,38 @@ class MNMCore(MemoryCore[MNMState]):
     def _loop(
         self, inputs: Tensor, state: MNMState, resets: Tensor | None, record: bool
     ) -> CoreOutput[MNMState]:
-        """Figure 1, step by step."""
+        """The plain form: autograd over :meth:`_step`."""
         initial = self.initial_state(inputs.shape[1])
-        start, now = self._in_layers(initial), self._in_layers(state)
-        delay_weights = inputs.new_tensor(self.config.recall_weights)
+        start, after = self._in_layers(initial), self._in_layers(state)
+        # Not a buffer: a core in float64 would hold numbers rounded to float32.
+        delay_weights = self.initial_memory.new_tensor(self.config.recall_weights)
         any_reset = steps_with_resets(resets, inputs.shape[0])
         controls, meta_losses, traces = [], [], []
         for t, x in enumerate(inputs.unbind(0)):
+            before = after
             if resets is not None and any_reset[t]:
-                now = self._in_layers(reset_state(_in_one(now), initial, resets[t]))
-            before = now
-            hidden, cell = self.controller(torch.cat([x, before.read_value], 1), (before.hidden, before.cell))
-            vectors = self.interaction_vectors(hidden)
-            weights = self.write(before.weights, vectors)
-            reads = self._read(weights, vectors, before, delay_weights)
-            read_value = reads.values.mean(1)
-            now = LoopState(hidden, cell, read_value, weights, reads.recent_keys, reads.recent_values)
-            controls.append(torch.cat([hidden, read_value], 1))
+                before = self._in_layers(reset_state(_in_one(before), initial, resets[t]))
+            after, vectors, reads = self._step(x, before, delay_weights)
+            controls.append(torch.cat([after.hidden, after.read_value], 1))
             meta_losses.append(reads.meta_loss)
             if record:
-                sizes = _sizes(before.weights, weights), _sizes(start.weights, weights)
-                traces.append(_trace(vectors, reads.values, *sizes))
+                changes = _sizes(before.weights, after.weights), _sizes(start.weights, after.weights)
+                traces.append(_trace(vectors, reads.values, *changes))
         outputs = self.output(torch.stack(controls))
-        return CoreOutput(outputs, _in_one(now), torch.stack(meta_losses), _stack(traces) if record else None)
+        trace = _stack(traces) if record else None
+        return CoreOutput(outputs, _in_one(after), torch.stack(meta_losses), trace)
+
+    def _step(
+        self, x: Tensor, before: LoopState, delay_weights: Tensor
+    ) -> tuple[LoopState, Interaction, Reads]:
+        """Figure 1: the controller, its interaction vectors, the write, then the reads."""
+        hidden, cell = self.controller(torch.cat([x, before.read_value], 1), (before.hidden, before.cell))
+        vectors = self.interaction_vectors(hidden)
+        weights = self.write(before.weights, vectors)
+        reads = self._read(weights, vectors, before, delay_weights)
+        read_value = reads.values.mean(1)
+        after = LoopState(hidden, cell, read_value, weights, reads.recent_keys, reads.recent_values)
+        return after, vectors, reads
 
     def _in_layers(self, state: MNMState) -> LoopState:
         hidden, cell, read_value, memory, *recent = state
@@ -306,7 +315,7 @@ class MNMCore(MemoryCore[MNMState]):
     def _scan(
         self, inputs: Tensor, state: MNMState, resets: Tensor | None, backend: str
     ) -> CoreOutput[MNMState]:
-        """The same as the loop in :meth:`forward`, by a kernel."""
+        """The same as :meth:`_loop`, by a kernel."""
         parameters = self._scan_parameters()
 
         def run(inputs: Tensor, state: tuple[Tensor, ...], resets: Tensor | None) -> ScanResult:
@@ -376,7 +385,7 @@ class MNMCore(MemoryCore[MNMState]):
         return Reads(read_values, meta_loss, keys[:, :-1], values[:, :-1])
 
 
-_METHODS = ("initial_state", "interaction_vectors", "predicted_activations", "write", "_read")
+_METHODS = ("initial_state", "interaction_vectors", "predicted_activations", "write", "_read", "_step")
 """Methods that the kernels stand for."""
 _MODULES_WITHOUT_FEEDBACK: dict[str, type[nn.Module]] = {
     "controller": nn.LSTMCell,
