@@ -7,6 +7,19 @@
 
 The last three keep vectors instead of memories: their backward pass undoes each low-rank write.
 
+Where an episode starts (``resets``), the state before the step is replaced by the initial state, no gradient
+flows across, and the backward pass needs the memory of the episode that ended:
+
+=============  ============================================  ===============================================
+backend        forward                                       backward
+=============  ============================================  ===============================================
+``reference``  ``reset_state`` of ``cores/base.py``          autograd
+``torch``      ``_Forward._reset`` of ``reversible.py``      ``_Backward._reset_backward``, ``_rebuild``
+``cpu``        ``Problem::reset``, asked in ``cpp/``         ``Problem::reset``, asked in ``cpp/``
+``triton``     ``is_reset`` and ``known`` of ``tiles.py``,   ``_reset_backward`` of ``backward.py``,
+               ``_reset_memory`` of ``forward.py``           ``_forgotten`` of ``operation.py``
+=============  ============================================  ===============================================
+
 Dimensions: ``T`` time, ``B`` batch, ``I`` input size; all others as in :mod:`mnm_rl.kernels.problem`.
 """
 
@@ -23,7 +36,7 @@ from torch import Tensor
 from mnm_rl.kernels import cpu, reversible
 from mnm_rl.kernels.build import BuildError
 from mnm_rl.kernels.departures import departure
-from mnm_rl.kernels.problem import ScanParameters, ScanResult, ScanSettings, ScanState
+from mnm_rl.kernels.problem import MNMState, ScanParameters, ScanResult, ScanSettings
 
 Backend = Literal["auto", "reference", "torch", "cpu", "triton"]
 """``auto`` takes ``cpu`` on the CPU where it can be compiled, else ``torch``, and ``reference`` for a core
@@ -135,7 +148,7 @@ def scan(
         parameters: the trained tensors.
         settings: all else that the equations depend on.
         inputs: ``[T, B, I]``.
-        state: the state before the first step, any tuple with the fields of :class:`ScanState`.
+        state: the state before the first step, any tuple with the fields of :class:`MNMState`.
         resets: boolean ``[T, B]``; where true, the state is replaced by zeros and the initial memory before
             the step.
         initial_memory: phi_0, ``[F]``; gets no gradient.
@@ -144,17 +157,17 @@ def scan(
     runs = {"torch": lambda: reversible.scan, "cpu": lambda: cpu.scan, "triton": lambda: _triton().scan}
     if backend not in runs:
         raise ValueError(f"There is no scan for the backend {backend!r}; there are {', '.join(runs)}.")
-    return runs[backend]()(parameters, settings, inputs, ScanState(*state), resets, initial_memory)
+    return runs[backend]()(parameters, settings, inputs, MNMState(*state), resets, initial_memory)
 
 
 __all__ = [
     "WRITE_RULES",
     "Backend",
     "BuildError",
+    "MNMState",
     "ScanParameters",
     "ScanResult",
     "ScanSettings",
-    "ScanState",
     "choose",
     "departure",
     "scan",

@@ -15,9 +15,11 @@ from mnm_rl.memory.writes import (
     Normalization,
     WriteInputs,
     WriteRule,
+    constant_scale,
     forget,
     gradient_write,
     local_write,
+    write_scale,
 )
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "WriteInputs",
     "WriteRule",
     "activations",
+    "constant_scale",
     "forget",
     "gradient_write",
     "join_weights",
@@ -37,4 +40,5 @@ __all__ = [
     "random_weights",
     "recall",
     "split_weights",
+    "write_scale",
 ]

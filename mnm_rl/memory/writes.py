@@ -65,7 +65,7 @@ def gradient_write(
     errors = [error]
     for weight, layer in zip(reversed(weights[1:]), reversed(layers[1:-1]), strict=True):
         errors.insert(0, (errors[0] @ weight) * (1 - layer.square()))
-    scales = [_scale(z, normalization, width=values.shape[2], plain=2.0) for z in layers[:-1]]
+    scales = [write_scale(z, normalization, width=values.shape[2], plain=2.0) for z in layers[:-1]]
     return _apply(weights, errors, layers[:-1], scales, rates)
 
 
@@ -93,7 +93,7 @@ def local_write(
     layers = activations(weights, keys, output_activation)
     errors = [z - target for z, target in zip(layers[1:], targets, strict=True)]
     scales = [
-        _scale(z, normalization, width=error.shape[2], plain=1.0)
+        write_scale(z, normalization, width=error.shape[2], plain=1.0)
         for z, error in zip(layers[:-1], errors, strict=True)
     ]
     return _apply(weights, errors, layers[:-1], scales, rates)
@@ -119,14 +119,27 @@ def forget(weights: Sequence[Tensor], start: Sequence[Tensor], factor: Tensor) -
     return [torch.lerp(old, now, factor.unsqueeze(2)) for old, now in zip(start, weights, strict=True)]
 
 
-def _scale(inputs: Tensor, normalization: Normalization, width: int, plain: float) -> Tensor | float:
-    """``c_h``, as a number or ``[B, H, 1]``."""
+def write_scale(inputs: Tensor, normalization: Normalization, width: int, plain: float) -> Tensor | float:
+    """The scale c_h of a layer's write (:data:`Normalization`).
+
+    Args:
+        inputs: z^{l-1} of every head, ``[B, H, D_{l-1}]``.
+        normalization: scale of the write.
+        width: D of ``"width"``.
+        plain: 1 for Eq. 4 and 2 for Eq. 3, which is the derivative of a square.
+
+    Returns:
+        ``[B, H, 1]``, or a number where it is the same for all keys.
+    """
     heads = inputs.shape[1]
     if normalization == "squared-norm":
         return 1 / (heads * (inputs.square().sum(2, keepdim=True) + 1))
-    if normalization == "width":
-        return 2 / (heads * width)
-    return plain / heads
+    return constant_scale(normalization, heads, width, plain)
+
+
+def constant_scale(normalization: Normalization, heads: int, width: int, plain: float) -> float:
+    """c_h where it does not depend on the activations; arguments as in :func:`write_scale`."""
+    return 2 / (heads * width) if normalization == "width" else plain / heads
 
 
 def _apply(
