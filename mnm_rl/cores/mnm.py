@@ -162,6 +162,10 @@ class MNMCore(MemoryCore[MNMState]):
     the memory, reads from the memory as it is after the write, and puts out
     ``y_t = W_y [h_t; v_t^r] + b_y``.
 
+    A subclass may override :meth:`write`, :meth:`interaction_vectors` or :meth:`predicted_activations`, and
+    modules may be hooked, reparametrised or replaced: such a core runs the plain loop, because the kernels
+    know nothing of it (:func:`mnm_rl.kernels.departure`).
+
     Args:
         input_size: ``I``.
         config: all other settings.
