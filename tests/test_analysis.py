@@ -129,7 +129,8 @@ def test_cores_say_what_their_traces_hold(name):
 
 def test_a_memory_without_values_is_named():
     with pytest.raises(
-        ValueError, match=r"plastic has a memory without read values; .*: mnm-p, mnm-g, lstm-salu"
+        ValueError,
+        match=r"plastic has a memory without read values; .*: mnm-p, mnm-g, mnm-p-gated, lstm-salu",
     ):
         require_memory("plastic", "read_values")
     with pytest.raises(ValueError, match="The trace of the core plastic has no rates; it has write_sizes, "):

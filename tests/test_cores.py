@@ -24,6 +24,9 @@ SMALL: dict[str, dict] = {
     "mnm-g": dict(
         hidden_size=5, key_size=3, value_size=4, memory_widths=(5, 3), heads=2, rate_per_layer=True
     ),
+    "mnm-p-gated": dict(
+        hidden_size=5, key_size=3, value_size=4, memory_widths=(5,), heads=2, recall_weights=(1.0, 0.5)
+    ),
     "lstm": dict(hidden_size=5),
     "gru": dict(hidden_size=5),
     "lstm-salu": dict(hidden_size=5, key_size=3, value_size=4, heads=2),
@@ -113,7 +116,7 @@ def test_bad_input_is_named(name):
 
 def test_unknown_core_is_named_with_the_known_ones():
     known = ", ".join(core_names())
-    assert known.startswith("mnm-p, mnm-g, lstm, lstm-salu, gru, plastic, plastic-homogenous")
+    assert known.startswith("mnm-p, mnm-g, mnm-p-gated, lstm, lstm-salu, gru, plastic, plastic-homogenous")
     with pytest.raises(ValueError, match=rf"Unknown core 'elman'; known cores: {known}\."):
         make_core("elman", 4)
     with pytest.raises(TypeError, match="no setting write_rule"):

@@ -240,7 +240,7 @@ COMPILE = """
 import torch, triton
 from triton.backends.compiler import GPUTarget
 from mnm_rl.cores.mnm import MNMConfig, MNMCore
-from mnm_rl.kernels import ScanState
+from mnm_rl.kernels import MNMState
 from mnm_rl.kernels.triton import operation
 
 class Driver:
@@ -273,7 +273,7 @@ for write_rule, dtype in (("local", torch.float32), ("gradient", torch.float64))
         core._scan_parameters(),
         core._scan_settings,
         torch.randn(2, 3, 3, dtype=dtype),
-        ScanState(*core.initial_state(3)),
+        MNMState(*core.initial_state(3)),
         None,
         core.initial_memory,
     )

@@ -160,3 +160,64 @@ def test_meta_objective_weighs_the_delays_and_averages_over_heads_and_value():
     weights = torch.tensor([1.0, 0.5, 0.25])
     expected = sum(weights[n] * (recalled[:, n] - values[:, n]).square().flatten(1).mean(1) for n in range(3))
     torch.testing.assert_close(memory.meta_objective(recalled, values, weights), expected)
+
+
+def draw_start(weights: list[Tensor], seed: int = 5) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(1, *w.shape[1:], generator=generator, dtype=w.dtype) for w in weights]
+
+
+def test_forgetting_takes_the_weights_towards_their_start():
+    weights, *_ = example()
+    start, factor = draw_start(weights), torch.tensor([[0.25], [0.75]], dtype=torch.float64)
+    forgotten = memory.forget(weights, start, factor)
+    for new, old, first in zip(forgotten, weights, start, strict=True):
+        for b, alpha in enumerate((0.25, 0.75)):
+            torch.testing.assert_close(new[b], first[0] + alpha * (old[b] - first[0]))
+
+
+def write_inputs(gates: Tensor, start: list[Tensor]) -> memory.WriteInputs:
+    _, keys, values, targets, rates = example()
+    return memory.WriteInputs(keys, values, targets, rates, gates, start, "squared-norm", "identity")
+
+
+@pytest.mark.parametrize("rule", ["local", "gradient"])
+def test_a_gated_rule_is_the_plain_rule_at_one_and_begins_anew_at_zero(rule):
+    weights, *_ = example()
+    start = draw_start(weights)
+    plain, gated = memory.WRITE_RULES[rule], memory.WRITE_RULES[f"gated-{rule}"]
+    assert gated.predicts_activations == plain.predicts_activations
+    for gate, begins_with in ((1.0, weights), (0.0, [w.expand(2, -1, -1) for w in start])):
+        gates = torch.full((2, 1), gate, dtype=torch.float64)
+        expected = plain.write(begins_with, write_inputs(gates, start))
+        found = gated.write(weights, write_inputs(gates, start))
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_gated_write_is_the_gated_delta_rule_in_one_layer_that_starts_at_zero():
+    """Yang et al. 2024: S <- alpha S (I - beta k k^T) + beta v k^T, here with beta / (|k|^2 + 1)."""
+    weights, keys, values, _, rates = example(heads=1, widths=(4, 3))
+    alpha = torch.tensor([[0.3], [0.9]], dtype=torch.float64)
+    start = [torch.zeros(1, 3, 4, dtype=torch.float64)]
+    given = memory.WriteInputs(keys, values, [values], rates, alpha, start, "squared-norm", "identity")
+    (found,) = memory.WRITE_RULES["gated-local"].write(weights, given)
+    for b in range(2):
+        key, value = keys[b, 0], values[b, 0]
+        beta = rates[b, 0] / (key @ key + 1)
+        kept = alpha[b] * weights[0][b] @ (torch.eye(4, dtype=torch.float64) - beta * torch.outer(key, key))
+        torch.testing.assert_close(found[b], kept + beta * torch.outer(value, key))
+
+
+@pytest.mark.parametrize("rule", list(memory.WRITE_RULES))
+def test_gradients_of_every_rule_numerically(rule):
+    weights, keys, values, targets, rates = example()
+    start, gates = draw_start(weights), torch.tensor([[0.3], [0.9]], dtype=torch.float64)
+
+    def write(*tensors: Tensor) -> tuple[Tensor, ...]:
+        given = memory.WriteInputs(
+            *(keys, values, tensors[5:], *tensors[3:5]), start, "squared-norm", "identity"
+        )
+        return tuple(memory.WRITE_RULES[rule].write(tensors[:3], given))
+
+    tensors = [x.requires_grad_() for x in (*weights, rates, gates, *targets)]
+    assert torch.autograd.gradcheck(write, tensors)

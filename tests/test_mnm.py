@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mnm_rl.cores import make_core
+from mnm_rl.cores.mnm import MNMConfig, MNMCore
 from mnm_rl.memory import recall, split_weights
 
 SMALL = dict(hidden_size=6, key_size=3, value_size=4, memory_widths=(5,), heads=2)
@@ -87,3 +88,80 @@ def test_long_sequences_stay_finite(name):
     output = core(10 * torch.randn(2000, 1, 3))
     (output.outputs.mean() + output.meta_loss.mean()).backward()
     assert all(p.grad.isfinite().all() for p in core.parameters())
+
+
+rules_that_forget = pytest.mark.parametrize("rule", ["local", "gradient"])
+
+
+def gated_and_plain(rule, bias, dtype=torch.float64):
+    """Cores with the same parameters, the gated one with one forgetting factor throughout."""
+    torch.manual_seed(3)
+    configs = [MNMConfig(write_rule=name, **SMALL, kernel="reference") for name in (f"gated-{rule}", rule)]
+    gated, plain = [MNMCore(3, config).to(dtype) for config in configs]
+    plain.load_state_dict({k: v for k, v in gated.state_dict().items() if not k.startswith("gates.")})
+    with torch.no_grad():
+        gated.gates.weight.zero_()
+        gated.gates.bias.fill_(bias)
+    return gated, plain
+
+
+@rules_that_forget
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_core_that_forgets_nothing_is_the_plain_core_to_the_bit(rule, dtype):
+    gated, plain = gated_and_plain(rule, torch.inf, dtype)
+    inputs, resets = torch.randn(9, 2, 3, dtype=dtype), torch.rand(9, 2) < 0.2
+    one, other = gated(inputs, None, resets, record=True), plain(inputs, None, resets, record=True)
+    assert torch.equal(one.outputs, other.outputs)
+    assert torch.equal(one.meta_loss, other.meta_loss)
+    assert all(torch.equal(a, b) for a, b in zip(one.state, other.state, strict=True))
+    assert torch.equal(one.trace["gates"], torch.ones(9, 2, 1, dtype=dtype))
+    assert other.trace["gates"].shape == (9, 2, 0)
+
+
+@rules_that_forget
+def test_a_core_that_forgets_everything_writes_to_the_initial_memory(rule):
+    gated, plain = gated_and_plain(rule, -torch.inf)
+    inputs = torch.randn(4, 2, 3, dtype=torch.float64)
+    state = gated(inputs[:3]).state
+    expected = plain.step(inputs[3], state._replace(memory=gated.initial_state(2).memory))
+    output, state = gated.step(inputs[3], state)
+    assert torch.equal(output, expected[0])
+    assert torch.equal(state.memory, expected[1].memory)
+
+
+def test_a_gated_core_begins_with_little_forgetting_and_learns_its_gate():
+    torch.manual_seed(0)
+    core = make_core("mnm-p-gated", 3, **SMALL)
+    output = core(torch.randn(20, 4, 3), record=True)
+    factor = output.trace["gates"]
+    assert factor.shape == (20, 4, 1)
+    assert 0.98 < factor.min() < factor.max() < 0.996
+    output.outputs.square().mean().backward()
+    assert core.gates.weight.grad.abs().min() > 0
+
+
+def test_the_rules_of_the_paper_have_the_parameters_they_had():
+    shared = ["initial_memory"]
+    shared += [f"controller.{kind}_{part}" for kind in ("weight", "bias") for part in ("ih", "hh")]
+    shared += [f"{part}.{kind}" for part in ("interaction", "rate", "output") for kind in ("weight", "bias")]
+    feedback = ["feedback.weight", "feedback.bias"]
+    gates = ["gates.weight", "gates.bias"]
+    for name, more in (("mnm-g", []), ("mnm-p", feedback), ("mnm-p-gated", [*feedback, *gates])):
+        assert sorted(make_core(name, 3, **SMALL).state_dict()) == sorted([*shared, *more])
+
+
+def test_delay_weights_are_exact_in_float64():
+    """0.1 and 0.3 rounded to float32 would be off by 1e-8."""
+    torch.manual_seed(0)
+    core = make_core("mnm-p", 3, **SMALL, recall_weights=(0.1, 0.3), kernel="reference").double()
+    first, second = torch.randn(2, 2, 3, dtype=torch.float64)
+    state = core.step(first)[1]
+    output = core(second[None], state, record=True)
+    weights = split_weights(output.state.memory, core.config.widths)
+    trace = output.trace
+    now = (
+        (recall(weights, trace["write_keys"][0], "identity") - trace["write_values"][0]).square().mean((1, 2))
+    )
+    recalled = recall(weights, state.recent_keys[:, 0], "identity")
+    before = (recalled - state.recent_values[:, 0]).square().mean((1, 2))
+    torch.testing.assert_close(output.meta_loss[0], 0.1 * now + 0.3 * before, rtol=1e-13, atol=0)

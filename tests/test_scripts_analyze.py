@@ -174,7 +174,11 @@ def test_shares_of_supporting_sentences(analyze, runs):
 @pytest.mark.parametrize(
     ("run", "arguments", "message"),
     [
-        ("lstm", [], "The core lstm has no memory; cores to look into: mnm-p, mnm-g, lstm-salu."),
+        (
+            "lstm",
+            [],
+            "The core lstm has no memory; cores to look into: mnm-p, mnm-g, mnm-p-gated, lstm-salu.",
+        ),
         ("mnm", ["--story", 99], "There is no story 99 in the test set; its stories are 1 to "),
         ("mnm", ["--story", 0], "There is no story 0 in the test set; its stories are 1 to "),
         ("mnm", ["--story", 3, "--task-number", 1], "in the test set of task 1; its stories are 1 to 2."),

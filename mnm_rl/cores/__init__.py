@@ -28,6 +28,7 @@ from mnm_rl.cores.registry import (
 
 register_core("mnm-p", MNMCore, write_rule="local")
 register_core("mnm-g", MNMCore, write_rule="gradient")
+register_core("mnm-p-gated", MNMCore, write_rule="gated-local")
 register_core("lstm", LSTMCore)
 register_core("lstm-salu", LookupCore)
 register_core("gru", GRUCore)

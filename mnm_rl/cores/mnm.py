@@ -11,36 +11,45 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, reset_state, steps_with_resets
-from mnm_rl.kernels import Backend, ScanParameters, ScanResult, ScanSettings, ScanState, choose, scan
+from mnm_rl.kernels import (
+    Backend,
+    MNMState,
+    ScanParameters,
+    ScanResult,
+    ScanSettings,
+    choose,
+    departure,
+    scan,
+)
 from mnm_rl.kernels.cpu import acting
 from mnm_rl.kernels.snapshots import SnapshotEvery, scan_in_segments, segment_lengths, snapshot_ratio
 from mnm_rl.memory import (
+    WRITE_RULES,
     Normalization,
     OutputActivation,
-    gradient_write,
+    WriteInputs,
+    WriteRule,
     join_weights,
-    local_write,
     meta_objective,
     random_weights,
     recall,
     split_weights,
 )
 
-WriteRule = Literal["local", "gradient"]
-
 
 @dataclass(frozen=True)
 class MNMConfig:
-    """Settings of the ``mnm-p`` and ``mnm-g`` cores."""
+    """Settings of the MNM cores."""
 
-    write_rule: WriteRule = "local"
-    """``local`` (Eq. 4) is MNM-p, ``gradient`` (Eq. 3) is MNM-g."""
+    write_rule: str = "local"
+    """A key of :data:`mnm_rl.memory.WRITE_RULES`: ``local`` (Eq. 4) is MNM-p, ``gradient`` (Eq. 3) is
+    MNM-g; ``gated-local`` and ``gated-gradient`` forget as well."""
     hidden_size: int = 200
     """d_h, width of the controller."""
     output_size: int | None = None
@@ -66,7 +75,7 @@ class MNMConfig:
     results."""
     snapshot_every: SnapshotEvery = None
     """In training, keep the state every so many steps and repeat the forward pass in between: a fraction of
-    the memory, for about a third more time; "auto" for the distances that need the least. Not for the
+    the memory, for 1.3 to 1.5 times the time; "auto" for the distances that need the least. Not for the
     reference kernel."""
 
     def __post_init__(self) -> None:
@@ -91,35 +100,18 @@ class MNMConfig:
             "left out with the reference kernel",
         )
         for name, allowed in (
-            ("write_rule", WriteRule),
-            ("normalization", Normalization),
-            ("output_activation", OutputActivation),
-            ("kernel", Backend),
+            ("write_rule", tuple(WRITE_RULES)),
+            ("normalization", get_args(Normalization)),
+            ("output_activation", get_args(OutputActivation)),
+            ("kernel", get_args(Backend)),
         ):
             value = getattr(self, name)
-            _require(value in get_args(allowed), name, repr(value), f"one of {', '.join(get_args(allowed))}")
+            _require(value in allowed, name, repr(value), f"one of {', '.join(allowed)}")
 
     @property
     def widths(self) -> tuple[int, ...]:
         """D_0 ... D_L, from the key to the value."""
         return (self.key_size, *self.memory_widths, self.value_size)
-
-
-class MNMState(NamedTuple):
-    """What an MNM core carries from step to step."""
-
-    hidden: Tensor
-    """h, ``[B, d_h]``."""
-    cell: Tensor
-    """The controller's cell state, ``[B, d_h]``."""
-    read_value: Tensor
-    """v^r of the last step, ``[B, d_v]``."""
-    memory: Tensor
-    """phi, the weights of all memory layers, ``[B, sum D_l * D_{l-1}]``."""
-    recent_keys: Tensor
-    """Write keys of the steps that a recall delay still reaches, the latest first, ``[B, N - 1, H, d_k]``."""
-    recent_values: Tensor
-    """Their target values, ``[B, N - 1, H, d_v]``."""
 
 
 class Interaction(NamedTuple):
@@ -133,6 +125,34 @@ class Interaction(NamedTuple):
     """v^w, ``[B, H, d_v]``."""
     rates: Tensor
     """beta in [0, 1], ``[B, 1]`` or one per layer ``[B, L]``."""
+    gates: Tensor
+    """The write rule's further numbers in [0, 1] (:class:`mnm_rl.memory.WriteRule`), ``[B, G]``; G = 0 for
+    Eq. 3 and 4."""
+
+
+class LoopState(NamedTuple):
+    """:class:`MNMState` inside the plain loop, where the memory is a list of layers."""
+
+    hidden: Tensor
+    cell: Tensor
+    read_value: Tensor
+    weights: list[Tensor]
+    """M^1 ... M^L, each ``[B, D_l, D_{l-1}]``."""
+    recent_keys: Tensor
+    recent_values: Tensor
+
+
+class Reads(NamedTuple):
+    """What one step reads from the memory after its write."""
+
+    values: Tensor
+    """v^r, ``[B, H, d_v]``."""
+    meta_loss: Tensor
+    """Eq. 5, ``[B]``."""
+    recent_keys: Tensor
+    """For the next step, ``[B, N - 1, H, d_k]``."""
+    recent_values: Tensor
+    """``[B, N - 1, H, d_v]``."""
 
 
 class MNMCore(MemoryCore[MNMState]):
@@ -141,6 +161,10 @@ class MNMCore(MemoryCore[MNMState]):
     A step takes the input and the last read value into the controller, emits interaction vectors, writes to
     the memory, reads from the memory as it is after the write, and puts out
     ``y_t = W_y [h_t; v_t^r] + b_y``.
+
+    A subclass may override :meth:`write`, :meth:`interaction_vectors` or :meth:`predicted_activations`, and
+    modules may be hooked, reparametrised or replaced: such a core runs the plain loop, because the kernels
+    know nothing of it (:func:`mnm_rl.kernels.departure`).
 
     Args:
         input_size: ``I``.
@@ -151,7 +175,6 @@ class MNMCore(MemoryCore[MNMState]):
     quick_resets = True
     trace_names = (*Interaction._fields, "read_values", "write_sizes", "memory_distances")
     initial_memory: Tensor
-    recall_weights: Tensor
 
     def __init__(self, input_size: int, config: MNMConfig | None = None):
         super().__init__()
@@ -169,20 +192,27 @@ class MNMCore(MemoryCore[MNMState]):
         self.interaction = nn.Linear(config.hidden_size, sum(self._interaction_sizes))
         self.rate = nn.Linear(config.key_size, layers if config.rate_per_layer else 1)
         self.output = nn.Linear(config.hidden_size + config.value_size, self.output_size)
-        if config.write_rule == "local":
+        if self._rule.predicts_activations:
             self.feedback = nn.Linear(config.value_size, sum(config.widths[1:]))
+        if self._rule.gates:
+            self.gates = nn.Linear(config.hidden_size, len(self._rule.gates))
+            with torch.no_grad():
+                self.gates.bias.copy_(torch.tensor([*self._rule.gates.values()]).logit())
         # The same for all examples and not trained: the paper found that training it overfits (section 3.5).
         self.register_buffer("initial_memory", random_weights(config.widths))
         self._scan_settings = ScanSettings(
             config.widths,
             config.heads,
-            config.write_rule == "gradient",
+            config.write_rule,
             config.rate_per_layer,
             config.normalization,
             config.output_activation,
             config.recall_weights,
         )
-        self.register_buffer("recall_weights", torch.tensor(config.recall_weights), persistent=False)
+
+    @property
+    def _rule(self) -> WriteRule:
+        return WRITE_RULES[self.config.write_rule]
 
     def initial_state(self, batch_size: int) -> MNMState:
         """Zeros, and the fixed random memory."""
@@ -207,39 +237,71 @@ class MNMCore(MemoryCore[MNMState]):
         *,
         record: bool = False,
     ) -> CoreOutput[MNMState]:
-        """See :meth:`MemoryCore.forward`; a trace is made by the plain loop, whatever the kernel."""
+        """See :meth:`MemoryCore.forward`; a trace is made by the plain loop, whatever the kernel.
+
+        Raises:
+            ValueError: if the shapes do not fit, or the kernel or ``snapshot_every`` that the settings name
+                cannot be had for this core (:func:`mnm_rl.kernels.choose`).
+        """
+        state = self.initial_state(inputs.shape[1]) if state is None else state
+        backend = self._backend(inputs)
+        if record or backend == "reference":
+            return self._loop(inputs, state, resets, record)
+        return self._scan(inputs, state, resets, backend)
+
+    def _backend(self, inputs: Tensor) -> str:
+        modules = _MODULES if self._rule.predicts_activations else _MODULES_WITHOUT_FEEDBACK
+        config, obstacle = self.config, departure(self, MNMCore, _METHODS, modules)
+        backend = choose(config.kernel, inputs.device, inputs.dtype, config.write_rule, obstacle)
+        if backend == "reference" and config.snapshot_every is not None:
+            reason = obstacle or f"no kernel has the write rule {config.write_rule!r} here"
+            raise ValueError(f"snapshot_every must be left out with this core, because {reason}.")
+        return backend
+
+    def _loop(
+        self, inputs: Tensor, state: MNMState, resets: Tensor | None, record: bool
+    ) -> CoreOutput[MNMState]:
+        """The plain form: autograd over :meth:`_step`."""
         initial = self.initial_state(inputs.shape[1])
-        state = initial if state is None else state
-        backend = choose(self.config.kernel, inputs.device, inputs.dtype)
-        if backend != "reference" and not record:
-            return self._scan(inputs, state, resets, backend)
-        weights = split_weights(state.memory, self.config.widths)
-        controls, meta_losses, traces = [], [], []
+        start, after = self._in_layers(initial), self._in_layers(state)
+        # Not a buffer: a core in float64 would hold numbers rounded to float32.
+        delay_weights = self.initial_memory.new_tensor(self.config.recall_weights)
         any_reset = steps_with_resets(resets, inputs.shape[0])
-        start = split_weights(initial.memory, self.config.widths)
+        controls, meta_losses, traces = [], [], []
         for t, x in enumerate(inputs.unbind(0)):
+            before = after
             if resets is not None and any_reset[t]:
-                state = reset_state(state._replace(memory=join_weights(weights)), initial, resets[t])
-                weights = split_weights(state.memory, self.config.widths)
-            hidden, cell = self.controller(torch.cat([x, state.read_value], 1), (state.hidden, state.cell))
-            vectors = self.interaction_vectors(hidden)
-            old_weights, weights = weights, self.write(weights, vectors)
-            read_values, meta_loss, keys, values = self._read(weights, vectors, state)
-            state = MNMState(hidden, cell, read_values.mean(1), state.memory, keys[:, :-1], values[:, :-1])
-            controls.append(torch.cat([hidden, state.read_value], 1))
-            meta_losses.append(meta_loss)
+                before = self._in_layers(reset_state(_in_one(before), initial, resets[t]))
+            after, vectors, reads = self._step(x, before, delay_weights)
+            controls.append(torch.cat([after.hidden, after.read_value], 1))
+            meta_losses.append(reads.meta_loss)
             if record:
-                traces.append(
-                    _trace(vectors, read_values, _sizes(old_weights, weights), _sizes(start, weights))
-                )
+                changes = _sizes(before.weights, after.weights), _sizes(start.weights, after.weights)
+                traces.append(_trace(vectors, reads.values, *changes))
         outputs = self.output(torch.stack(controls))
-        state = state._replace(memory=join_weights(weights))
-        return CoreOutput(outputs, state, torch.stack(meta_losses), _stack(traces) if record else None)
+        trace = _stack(traces) if record else None
+        return CoreOutput(outputs, _in_one(after), torch.stack(meta_losses), trace)
+
+    def _step(
+        self, x: Tensor, before: LoopState, delay_weights: Tensor
+    ) -> tuple[LoopState, Interaction, Reads]:
+        """Figure 1: the controller, its interaction vectors, the write, then the reads."""
+        hidden, cell = self.controller(torch.cat([x, before.read_value], 1), (before.hidden, before.cell))
+        vectors = self.interaction_vectors(hidden)
+        weights = self.write(before.weights, vectors)
+        reads = self._read(weights, vectors, before, delay_weights)
+        read_value = reads.values.mean(1)
+        after = LoopState(hidden, cell, read_value, weights, reads.recent_keys, reads.recent_values)
+        return after, vectors, reads
+
+    def _in_layers(self, state: MNMState) -> LoopState:
+        hidden, cell, read_value, memory, *recent = state
+        return LoopState(hidden, cell, read_value, split_weights(memory, self.config.widths), *recent)
 
     def _scan(
         self, inputs: Tensor, state: MNMState, resets: Tensor | None, backend: str
     ) -> CoreOutput[MNMState]:
-        """The same as the loop in :meth:`forward`, by a kernel."""
+        """The same as :meth:`_loop`, by a kernel."""
         parameters = self._scan_parameters()
 
         def run(inputs: Tensor, state: tuple[Tensor, ...], resets: Tensor | None) -> ScanResult:
@@ -247,23 +309,23 @@ class MNMCore(MemoryCore[MNMState]):
 
         ratio = snapshot_ratio(self._scan_settings, self.config.hidden_size)
         lengths = segment_lengths(self.config.snapshot_every, inputs.shape[0], ratio)
-        result = scan_in_segments(run, lengths, inputs, ScanState(*state), resets)
-        return CoreOutput(self.output(result.controls), MNMState(*result.state), result.meta_loss)
+        result = scan_in_segments(run, lengths, inputs, MNMState(*state), resets)
+        return CoreOutput(self.output(result.controls), result.state, result.meta_loss)
 
     def acting(self) -> AbstractContextManager[None]:
         """See :meth:`MemoryCore.acting`."""
         return acting()
 
     def _scan_parameters(self) -> ScanParameters:
-        cell, local = self.controller, self.config.write_rule == "local"
+        cell, predicts = self.controller, self._rule.predicts_activations
         return ScanParameters(
             *(cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh),
             *(self.interaction.weight, self.interaction.bias, self.rate.weight, self.rate.bias),
-            *((self.feedback.weight, self.feedback.bias) if local else (None, None)),
+            *((self.feedback.weight, self.feedback.bias) if predicts else (None, None)),
         )
 
     def interaction_vectors(self, hidden: Tensor) -> Interaction:
-        """Eq. 1, and the rate vector's projection to a number; ``hidden`` is ``[B, d_h]``."""
+        """Eq. 1, with the rate vector's projection to a number, and the gates; ``hidden`` is ``[B, d_h]``."""
         vectors = torch.tanh(self.interaction(hidden))
         read_keys, write_keys, write_values, rate = vectors.split(self._interaction_sizes, dim=1)
         heads = (self.config.heads, -1)
@@ -272,39 +334,57 @@ class MNMCore(MemoryCore[MNMState]):
             write_keys.unflatten(1, heads),
             write_values.unflatten(1, heads),
             torch.sigmoid(self.rate(rate)),
+            torch.sigmoid(self.gates(hidden)) if self._rule.gates else hidden.new_empty(len(hidden), 0),
         )
 
     def write(self, weights: Sequence[Tensor], vectors: Interaction) -> list[Tensor]:
-        """The memory after the write, by Eq. 3 or Eq. 4."""
-        config = self.config
-        if config.write_rule == "gradient":
-            targets, rule = vectors.write_values, gradient_write
-        else:
-            targets, rule = self.predicted_activations(vectors.write_values), local_write
-        return rule(
-            weights,
+        """The memory after the write, by the core's rule; a subclass may write by another."""
+        config, values = self.config, vectors.write_values
+        targets = self.predicted_activations(values) if self._rule.predicts_activations else []
+        start = split_weights(self.initial_memory[None], config.widths)
+        given = WriteInputs(
             vectors.write_keys,
-            targets,  # pyright: ignore[reportArgumentType]
+            values,
+            targets,
             vectors.rates,
+            vectors.gates,
+            start,
             config.normalization,
             config.output_activation,
         )
+        return self._rule.write(weights, given)
 
     def predicted_activations(self, values: Tensor) -> list[Tensor]:
         """The feedback prediction q_psi^l of section 3.4: from ``[B, H, d_v]`` to z'^1 ... z'^L."""
         return list(self.feedback(values).split(self.config.widths[1:], dim=2))
 
     def _read(
-        self, weights: Sequence[Tensor], vectors: Interaction, state: MNMState
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        self, weights: Sequence[Tensor], vectors: Interaction, before: LoopState, delay_weights: Tensor
+    ) -> Reads:
         """Values at the read keys, and the meta loss, from one pass through the memory."""
-        keys = torch.cat([vectors.write_keys.unsqueeze(1), state.recent_keys], 1)
-        values = torch.cat([vectors.write_values.unsqueeze(1), state.recent_values], 1)
+        keys = torch.cat([vectors.write_keys.unsqueeze(1), before.recent_keys], 1)
+        values = torch.cat([vectors.write_values.unsqueeze(1), before.recent_values], 1)
         all_keys = torch.cat([vectors.read_keys, keys.flatten(1, 2)], 1)
         recalled = recall(weights, all_keys, self.config.output_activation)
         read_values, written = recalled.tensor_split([self.config.heads], dim=1)
-        meta_loss = meta_objective(written.unflatten(1, keys.shape[1:3]), values, self.recall_weights)
-        return read_values, meta_loss, keys, values
+        meta_loss = meta_objective(written.unflatten(1, keys.shape[1:3]), values, delay_weights)
+        return Reads(read_values, meta_loss, keys[:, :-1], values[:, :-1])
+
+
+_METHODS = ("initial_state", "interaction_vectors", "predicted_activations", "write", "_read", "_step")
+"""Methods that the kernels stand for."""
+_MODULES_WITHOUT_FEEDBACK: dict[str, type[nn.Module]] = {
+    "controller": nn.LSTMCell,
+    "interaction": nn.Linear,
+    "rate": nn.Linear,
+}
+_MODULES: dict[str, type[nn.Module]] = {**_MODULES_WITHOUT_FEEDBACK, "feedback": nn.Linear}
+"""Modules whose parameters the kernels take."""
+
+
+def _in_one(now: LoopState) -> MNMState:
+    hidden, cell, read_value, weights, *recent = now
+    return MNMState(hidden, cell, read_value, join_weights(weights), *recent)
 
 
 def _trace(vectors: Interaction, read_values: Tensor, *sizes: Tensor) -> dict[str, Tensor]:

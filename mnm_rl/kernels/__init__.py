@@ -7,6 +7,19 @@
 
 The last three keep vectors instead of memories: their backward pass undoes each low-rank write.
 
+Where an episode starts (``resets``), the state before the step is replaced by the initial state, no gradient
+flows across, and the backward pass needs the memory of the episode that ended:
+
+=============  ============================================  ===============================================
+backend        forward                                       backward
+=============  ============================================  ===============================================
+``reference``  ``reset_state`` of ``cores/base.py``          autograd
+``torch``      ``_Forward._reset`` of ``reversible.py``      ``_Backward._reset_backward``, ``_rebuild``
+``cpu``        ``Problem::reset``, asked in ``cpp/``         ``Problem::reset``, asked in ``cpp/``
+``triton``     ``is_reset`` and ``known`` of ``tiles.py``,   ``_reset_backward`` of ``backward.py``,
+               ``_reset_memory`` of ``forward.py``           ``_forgotten`` of ``operation.py``
+=============  ============================================  ===============================================
+
 Dimensions: ``T`` time, ``B`` batch, ``I`` input size; all others as in :mod:`mnm_rl.kernels.problem`.
 """
 
@@ -22,30 +35,73 @@ from torch import Tensor
 
 from mnm_rl.kernels import cpu, reversible
 from mnm_rl.kernels.build import BuildError
-from mnm_rl.kernels.problem import ScanParameters, ScanResult, ScanSettings, ScanState
+from mnm_rl.kernels.departures import departure
+from mnm_rl.kernels.problem import MNMState, ScanParameters, ScanResult, ScanSettings
 
 Backend = Literal["auto", "reference", "torch", "cpu", "triton"]
-"""``auto`` takes ``cpu`` on the CPU where it can be compiled, else ``torch``. ``triton`` has to be asked for
-by name as long as its tests have not run on a GPU: only there would a missing barrier show."""
+"""``auto`` takes ``cpu`` on the CPU where it can be compiled, else ``torch``, and ``reference`` for a core
+that these cannot run. ``triton`` has to be asked for by name as long as its tests have not run on a GPU: only
+there would a missing barrier show."""
 
 
-def choose(backend: Backend, device: torch.device, dtype: torch.dtype) -> str:
-    """The backend that ``backend`` stands for, on this device and for this dtype.
+WRITE_RULES: dict[str, frozenset[str]] = {
+    "torch": reversible.WRITE_RULES,
+    "cpu": cpu.WRITE_RULES,
+    "triton": frozenset({"local", "gradient"}),  # here, because its package needs triton
+}
+"""Kernel -> the rules of :data:`mnm_rl.memory.WRITE_RULES` that it has; the reference loop has all."""
+
+
+def choose(
+    backend: Backend,
+    device: torch.device,
+    dtype: torch.dtype,
+    write_rule: str = "local",
+    obstacle: str | None = None,
+) -> str:
+    """The backend that ``backend`` stands for, for a core on this device and of this dtype.
+
+    Args:
+        backend: ``auto``, or a backend by its name.
+        device: of the inputs.
+        dtype: of the inputs.
+        write_rule: of the core; ``auto`` takes the reference loop for a rule that no kernel has here.
+        obstacle: why only the reference loop can run the core (:func:`departure`), if that is so.
 
     Raises:
-        ValueError: ``cpu`` or ``triton`` was asked for by name on another device or for another dtype.
+        ValueError: a kernel was asked for by name that has not the write rule, or cannot run the core for
+            the ``obstacle``; or ``cpu`` or ``triton`` on another device or for another dtype.
         BuildError: ``cpu`` was asked for by name and cannot be compiled, or ``triton`` and is not installed.
     """
-    fits = device.type == "cpu" and dtype in cpu.DTYPES
+    fits_cpu = device.type == "cpu" and dtype in cpu.DTYPES
+    if backend == "reference":
+        return backend
     if backend == "auto":
-        return "cpu" if fits and _compiles() else "torch"
+        if obstacle is None and fits_cpu and write_rule in WRITE_RULES["cpu"] and _compiles():
+            return "cpu"
+        return "torch" if obstacle is None and write_rule in WRITE_RULES["torch"] else "reference"
+    _check_core(backend, write_rule, obstacle)
     if backend == "triton":
         _check_triton(device, dtype)
     if backend == "cpu":
-        if not fits:
+        if not fits_cpu:
             raise ValueError(f"The cpu kernel takes float32 or float64 on the CPU, not {dtype} on {device}.")
         cpu.operators()
     return backend
+
+
+def _check_core(kernel: str, write_rule: str, obstacle: str | None) -> None:
+    if obstacle is not None:
+        raise ValueError(
+            f"The {kernel} kernel cannot run this core, because {obstacle}; "
+            "take kernel='reference' or kernel='auto'."
+        )
+    if write_rule not in WRITE_RULES[kernel]:
+        having = ["reference", *[name for name, rules in WRITE_RULES.items() if write_rule in rules]]
+        raise ValueError(
+            f"The {kernel} kernel has no write rule {write_rule!r}, only "
+            f"{', '.join(sorted(WRITE_RULES[kernel]))}; kernels that have it: {', '.join(having)}."
+        )
 
 
 def _triton() -> Any:
@@ -92,7 +148,7 @@ def scan(
         parameters: the trained tensors.
         settings: all else that the equations depend on.
         inputs: ``[T, B, I]``.
-        state: the state before the first step, any tuple with the fields of :class:`ScanState`.
+        state: the state before the first step, any tuple with the fields of :class:`MNMState`.
         resets: boolean ``[T, B]``; where true, the state is replaced by zeros and the initial memory before
             the step.
         initial_memory: phi_0, ``[F]``; gets no gradient.
@@ -101,16 +157,18 @@ def scan(
     runs = {"torch": lambda: reversible.scan, "cpu": lambda: cpu.scan, "triton": lambda: _triton().scan}
     if backend not in runs:
         raise ValueError(f"There is no scan for the backend {backend!r}; there are {', '.join(runs)}.")
-    return runs[backend]()(parameters, settings, inputs, ScanState(*state), resets, initial_memory)
+    return runs[backend]()(parameters, settings, inputs, MNMState(*state), resets, initial_memory)
 
 
 __all__ = [
+    "WRITE_RULES",
     "Backend",
     "BuildError",
+    "MNMState",
     "ScanParameters",
     "ScanResult",
     "ScanSettings",
-    "ScanState",
     "choose",
+    "departure",
     "scan",
 ]

@@ -19,6 +19,7 @@ from mnm_rl.kernels.problem import ScanParameters, ScanResult, ScanSettings, Sca
 from mnm_rl.memory import Normalization
 
 DTYPES = (torch.float32, torch.float64)
+WRITE_RULES = frozenset({"local", "gradient"})
 _OUTPUTS = 8  # controls, meta loss and the state's six tensors come before what is saved
 _MEMORY = ScanState._fields.index("memory")
 

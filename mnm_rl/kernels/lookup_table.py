@@ -6,6 +6,19 @@ In plain autograd every read gives every slot a gradient of its own, and each of
 table. Here a read's backward only notes its weights, and slots gather their gradients from a block of reads
 with one matrix product.
 
+That takes sums which live from the first step of a backward pass (the last of the sequence) to its last
+step, and which belong to this pass alone: with ``retain_graph`` the same graph is gone through several
+times, and each pass has to begin with sums of zero. Autograd tells a step neither which pass it is in nor
+which steps are done. So the steps form a chain of *links*. A link is a tensor ``[1]`` that a step returns
+and the next one takes; its value means nothing. Its gradient comes from the step after it, hence when all
+later steps are done, and that gradient's value is the pass's number, by which ``_Slots`` finds the sums of
+the pass:
+
+    forward:   begin ---link--> step 1 ---link--> step 2 ---link--> ... ---link--> step T
+    backward:  begin <----3---- step 1 <----3---- step 2 <----3---- ... <----3---- step T    in the third pass
+
+The last step that counts gets no gradient of its link (None), and so begins a new pass.
+
 Dimensions: ``B`` batch, ``H`` heads, ``N`` slots; sizes ``d_k`` key, ``d_v`` value.
 """
 
@@ -79,10 +92,10 @@ class _Slots:
         self._passes: list[_BackwardPass] = []
 
     def backward_pass(self, link: Tensor | None) -> tuple[_BackwardPass, Tensor]:
-        """The pass that a link's gradient ``[1]`` belongs to, and that gradient; None begins a new pass."""
+        """The pass that the gradient of a link ``[1]`` names, and that gradient; None begins a new pass."""
         if link is None:
             self._passes.append(_BackwardPass(self.keys, self.values))
-            link = _new_link(len(self._passes))
+            link = _new_link(len(self._passes))  # passes are numbered from 1
         return self._passes[int(link) - 1], link
 
 
@@ -143,11 +156,7 @@ def _new_link(number: int = 0) -> Tensor:
 
 
 class _Begin(torch.autograd.Function):
-    """Where the gradients of the slots that were there before come out.
-
-    Each step hands a link to the next, which keeps autograd from going back to a step before all later ones
-    are done. In the backward pass the links' gradients carry the number of the pass.
-    """
+    """The chain's begin, where the gradients of the slots that were there before come out."""
 
     @staticmethod
     def forward(ctx: Any, slots: _Slots, keys: Tensor, values: Tensor) -> Tensor:
@@ -164,7 +173,7 @@ class _Begin(torch.autograd.Function):
 
 
 class _WriteAndRead(torch.autograd.Function):
-    """One step: write H slots, read, and hand on a link (see :class:`_Begin`)."""
+    """One step of the chain: write H slots, read, and hand on a link."""
 
     @staticmethod
     def forward(

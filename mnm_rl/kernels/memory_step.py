@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mnm_rl.kernels.problem import ScanSettings
-from mnm_rl.memory import activations
+from mnm_rl.memory import activations, write_scale
 
 
 class MemoryRecord(NamedTuple):
@@ -129,12 +129,8 @@ def _full_errors(record: MemoryRecord, settings: ScanSettings) -> list[Tensor]:
 
 def _scale(z: Tensor, layer: int, settings: ScanSettings) -> Tensor:
     """c_h of a layer from z^{l-1}, ``[B, H, 1]``."""
-    if settings.normalization == "squared-norm":
-        return 1 / (settings.heads * (z.square().sum(2, keepdim=True) + 1))
-    width = settings.widths[-1 if settings.gradient_rule else layer]
-    plain = 2.0 if settings.gradient_rule else 1.0
-    number = 2 / width if settings.normalization == "width" else plain
-    return z.new_full((*z.shape[:2], 1), number / settings.heads)
+    scale = write_scale(z, settings.normalization, *settings.scale_terms(layer))
+    return scale if isinstance(scale, Tensor) else z.new_full((*z.shape[:2], 1), scale)
 
 
 def _layer_rates(rates: Tensor, settings: ScanSettings) -> list[Tensor]:

@@ -1,6 +1,6 @@
 """What a scan takes: the core's parameters and settings, as tensors and numbers.
 
-Dimensions: ``I`` input size, ``H`` heads, ``L`` memory layers of widths ``D_l`` (``D_0`` = d_k,
+Dimensions: ``B`` batch, ``I`` input size, ``H`` heads, ``L`` memory layers of widths ``D_l`` (``D_0`` = d_k,
 ``D_L`` = d_v), ``N`` recall delays; sizes ``d_h`` controller, ``d_k`` key, ``d_v`` value,
 ``U`` = H (2 d_k + d_v) + d_k interaction vectors, ``F`` = sum D_l D_{l-1} weights of the memory.
 """
@@ -41,15 +41,25 @@ class ScanParameters(NamedTuple):
     """``[sum D_l]``."""
 
 
-class ScanState(NamedTuple):
-    """What is carried from step to step; field by field the same as ``MNMState``."""
+class MNMState(NamedTuple):
+    """What an MNM core carries from step to step."""
 
     hidden: Tensor
+    """h, ``[B, d_h]``."""
     cell: Tensor
+    """The controller's cell state, ``[B, d_h]``."""
     read_value: Tensor
+    """v^r of the last step, ``[B, d_v]``."""
     memory: Tensor
+    """phi, the weights of all memory layers, ``[B, F]``."""
     recent_keys: Tensor
+    """Write keys of the steps that a recall delay still reaches, the latest first, ``[B, N - 1, H, d_k]``."""
     recent_values: Tensor
+    """Their target values, ``[B, N - 1, H, d_v]``."""
+
+
+ScanState = MNMState
+"""The name in :mod:`mnm_rl.kernels.cpu`."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +70,22 @@ class ScanSettings:
     """D_0 ... D_L."""
     heads: int
     """H."""
-    gradient_rule: bool
-    """Write by Eq. 3 instead of Eq. 4."""
+    write_rule: str
+    """A key of :data:`mnm_rl.memory.WRITE_RULES`."""
     rate_per_layer: bool
     normalization: Normalization
     output_activation: OutputActivation
     recall_weights: tuple[float, ...]
     """lambda_tau of Eq. 5."""
+
+    @property
+    def gradient_rule(self) -> bool:
+        """Write by Eq. 3 instead of Eq. 4."""
+        return self.write_rule == "gradient"
+
+    def scale_terms(self, layer: int) -> tuple[int, float]:
+        """``width`` and ``plain`` of layer l's :func:`mnm_rl.memory.write_scale`."""
+        return (self.widths[-1], 2.0) if self.gradient_rule else (self.widths[layer], 1.0)
 
     @property
     def rates(self) -> int:
@@ -97,5 +116,5 @@ class ScanResult(NamedTuple):
     """h_t and the mean read value v^r_t side by side, ``[T, B, d_h + d_v]``."""
     meta_loss: Tensor
     """Eq. 5 of every step, ``[T, B]``."""
-    state: ScanState
+    state: MNMState
     """The state after the last step."""

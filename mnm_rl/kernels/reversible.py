@@ -9,7 +9,8 @@ Dimensions: ``T`` time, ``B`` batch, ``I`` input size, ``H`` heads, ``N`` recall
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -17,8 +18,10 @@ from torch import Tensor
 
 from mnm_rl.kernels import memory_step
 from mnm_rl.kernels.memory_step import MemoryRecord
-from mnm_rl.kernels.problem import ScanParameters, ScanResult, ScanSettings, ScanState
+from mnm_rl.kernels.problem import MNMState, ScanParameters, ScanResult, ScanSettings
 from mnm_rl.memory import join_weights, meta_objective, split_weights
+
+WRITE_RULES = frozenset({"local", "gradient"})
 
 
 class _Call(NamedTuple):
@@ -52,25 +55,46 @@ class _Step(NamedTuple):
         return [self.control_before, self.cell_before, *self.gates, *single, *record]
 
     @staticmethod
-    def from_tensors(row: Sequence[Tensor], layers: int) -> _Step:
-        """The inverse of :meth:`tensors`."""
-        written, errors = 11 + layers + 1, 11 + 2 * layers + 1
-        record = MemoryRecord(row[10], list(row[11:written]), list(row[written:errors]), list(row[errors:]))
-        cell, hidden, vectors, values = row[6:10]
-        return _Step(row[0], row[1], tuple(row[2:6]), cell, hidden, vectors, values, record)
+    def from_tensors(row: Iterator[Tensor], layers: int) -> _Step:
+        """The inverse of :meth:`tensors`, from the front of what is left in ``row``."""
+        control_before, cell_before, *gates = _take(row, 6)
+        cell, hidden, vectors, values, rates = _take(row, 5)
+        written, errors, read = _take(row, layers + 1), _take(row, layers), _take(row, layers + 1)
+        record = MemoryRecord(rates, written, errors, read)
+        return _Step(control_before, cell_before, tuple(gates), cell, hidden, vectors, values, record)
+
+
+class _Tensors(NamedTuple):
+    """The arguments of a scan that have a gradient."""
+
+    inputs: Tensor
+    parameters: ScanParameters
+    state: MNMState
+
+    @staticmethod
+    def from_tensors(row: Iterator[Tensor]) -> _Tensors:
+        """From the front of what is left in ``row``, one after the other."""
+        (inputs,) = _take(row, 1)
+        parameters = ScanParameters(*_take(row, len(ScanParameters._fields)))
+        return _Tensors(inputs, parameters, MNMState(*_take(row, len(MNMState._fields))))
+
+
+def _take(row: Iterator[Tensor], count: int) -> list[Tensor]:
+    return list(islice(row, count))
 
 
 def scan(
     parameters: ScanParameters,
     settings: ScanSettings,
     inputs: Tensor,
-    state: ScanState,
+    state: MNMState,
     resets: Tensor | None,
     initial_memory: Tensor,
 ) -> ScanResult:
     """Run the time loop; arguments as in :func:`mnm_rl.kernels.scan`."""
-    results = _Scan.apply(_Call(settings, resets, initial_memory), inputs, *parameters, *state)
-    return ScanResult(results[0], results[1], ScanState(*results[2:]))
+    call = _Call(settings, resets, initial_memory)
+    controls, meta_loss, *final = _Scan.apply(call, inputs, *parameters, *state)
+    return ScanResult(controls, meta_loss, MNMState(*final))
 
 
 class _Scan(torch.autograd.Function):
@@ -78,12 +102,11 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore
-        inputs, parameters, state = _unpack(tensors)
-        loop = _Forward(call, inputs, parameters, state, keep=any(ctx.needs_input_grad))
+        loop = _Forward(call, _Tensors.from_tensors(iter(tensors)), keep=any(ctx.needs_input_grad))
         loop.run()
         memory = join_weights(loop.weights)
         kept = [tensor for step in loop.steps for tensor in step.tensors()]
-        ctx.call, ctx.arguments, ctx.steps = call, len(tensors), len(loop.steps)
+        ctx.call, ctx.steps = call, len(loop.steps)
         ctx.save_for_backward(*tensors, memory, *kept)
         final = loop.state._replace(memory=memory)
         # The last state's fields are views of others; an output must not be.
@@ -92,23 +115,20 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        saved, layers = ctx.saved_tensors, len(ctx.call.settings.widths) - 1
-        tensors, memory, kept = saved[: ctx.arguments], saved[ctx.arguments], saved[ctx.arguments + 1 :]
-        size = len(kept) // ctx.steps
-        steps = [_Step.from_tensors(kept[t * size : (t + 1) * size], layers) for t in range(ctx.steps)]
-        loop = _Backward(ctx.call, *_unpack(tensors), steps, memory, gradients)
+        row, layers = iter(ctx.saved_tensors), len(ctx.call.settings.widths) - 1
+        tensors, (memory,) = _Tensors.from_tensors(row), _take(row, 1)
+        steps = [_Step.from_tensors(row, layers) for _ in range(ctx.steps)]
+        d_controls, d_meta_loss, *d_final = gradients
+        d_results = ScanResult(d_controls, d_meta_loss, MNMState(*d_final))
+        loop = _Backward(ctx.call, tensors, steps, memory, d_results)
         loop.run()
         return None, loop.input_gradients(), *loop.parameter_gradients(), *loop.state_gradients()
 
 
-def _unpack(tensors: Any) -> tuple[Tensor, ScanParameters, ScanState]:
-    count = len(ScanParameters._fields)
-    return tensors[0], ScanParameters(*tensors[1 : 1 + count]), ScanState(*tensors[1 + count :])
-
-
 class _Forward:
-    def __init__(self, call: _Call, inputs: Tensor, parameters: ScanParameters, state: ScanState, keep: bool):
+    def __init__(self, call: _Call, tensors: _Tensors, keep: bool):
         self.settings, self.resets, self.initial_memory = call
+        inputs, parameters, state = tensors
         self.parameters, self.state, self.keep = parameters, state, keep
         self.weights = [weight.clone() for weight in split_weights(state.memory, self.settings.widths)]
         self.projected = inputs @ parameters.weight_ih[:, : inputs.shape[2]].mT + parameters.bias_ih
@@ -129,7 +149,7 @@ class _Forward:
         fresh = split_weights(self.initial_memory[None], self.settings.widths)
         for weight, new in zip(self.weights, fresh, strict=True):
             weight.copy_(torch.where(mask[:, None, None], new, weight))
-        self.state = ScanState(*[_masked(field, mask) for field in self.state])
+        self.state = MNMState(*[_masked(field, mask) for field in self.state])
 
     def _step(self, projected: Tensor) -> None:
         settings, parameters, state = self.settings, self.parameters, self.state
@@ -156,7 +176,7 @@ class _Forward:
         )
         if self.keep:
             self.steps.append(_Step(control, state.cell, gates, cell, hidden, vectors, values, record))
-        self.state = ScanState(hidden, cell, read_value, state.memory, keys[:, :-1], values[:, :-1])
+        self.state = MNMState(hidden, cell, read_value, state.memory, keys[:, :-1], values[:, :-1])
 
     def _predict(self, values: Tensor) -> list[Tensor]:
         """q_psi of section 3.4."""
@@ -173,17 +193,15 @@ class _Backward:
     def __init__(
         self,
         call: _Call,
-        inputs: Tensor,
-        parameters: ScanParameters,
-        state: ScanState,
+        tensors: _Tensors,
         steps: list[_Step],
         memory: Tensor,
-        gradients: tuple[Tensor, ...],
+        d_results: ScanResult,
     ):
         self.settings, self.resets, self.initial_memory = call
-        self.inputs, self.parameters, self.state, self.steps = inputs, parameters, state, steps
-        self.d_controls, self.d_meta_loss, *d_final = gradients
-        final = ScanState(*d_final)
+        self.inputs, self.parameters, self.state = inputs, parameters, _ = tensors
+        self.steps = steps
+        self.d_controls, self.d_meta_loss, final = d_results
         self.d_control, self.d_cell = torch.cat([final.hidden, final.read_value], 1), final.cell
         self.d_recent_keys, self.d_recent_values = final.recent_keys, final.recent_values
         self.weights = [weight.clone() for weight in split_weights(memory, self.settings.widths)]
@@ -306,12 +324,12 @@ class _Backward:
             *(d_rates.mT @ rate, d_rates.sum(0), *d_feedback),
         )
 
-    def state_gradients(self) -> ScanState:
+    def state_gradients(self) -> MNMState:
         """Of the state before the first step."""
         hidden_size = self.d_cell.shape[1]
         d_hidden, d_read_value = self.d_control.tensor_split([hidden_size], 1)
         d_memory = join_weights(self.d_weights)
-        return ScanState(
+        return MNMState(
             d_hidden, self.d_cell, d_read_value, d_memory, self.d_recent_keys, self.d_recent_values
         )
 

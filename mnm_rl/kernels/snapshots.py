@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from mnm_rl.kernels.problem import ScanResult, ScanSettings, ScanState
+from mnm_rl.kernels.problem import MNMState, ScanResult, ScanSettings
 
 SnapshotEvery = int | Literal["auto"] | None
 """Steps between two snapshots; ``auto`` for those that need the least memory, ``None`` for no snapshots."""
 
-Segment = Callable[[Tensor, ScanState, Tensor | None], ScanResult]
+Segment = Callable[[Tensor, MNMState, Tensor | None], ScanResult]
 """A scan of some steps, from inputs, state and resets."""
 
 
@@ -65,7 +65,7 @@ def snapshot_ratio(settings: ScanSettings, hidden_size: int) -> float:
 
 
 def scan_in_segments(
-    run: Segment, lengths: list[int], inputs: Tensor, state: ScanState, resets: Tensor | None
+    run: Segment, lengths: list[int], inputs: Tensor, state: MNMState, resets: Tensor | None
 ) -> ScanResult:
     """Run a scan with a snapshot between every two segments.
 

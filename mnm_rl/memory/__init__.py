@@ -10,12 +10,27 @@ from mnm_rl.memory.function import (
     split_weights,
 )
 from mnm_rl.memory.loss import memory_objective, meta_objective
-from mnm_rl.memory.writes import Normalization, gradient_write, local_write
+from mnm_rl.memory.writes import (
+    WRITE_RULES,
+    Normalization,
+    WriteInputs,
+    WriteRule,
+    constant_scale,
+    forget,
+    gradient_write,
+    local_write,
+    write_scale,
+)
 
 __all__ = [
+    "WRITE_RULES",
     "Normalization",
     "OutputActivation",
+    "WriteInputs",
+    "WriteRule",
     "activations",
+    "constant_scale",
+    "forget",
     "gradient_write",
     "join_weights",
     "layer_sizes",
@@ -25,4 +40,5 @@ __all__ = [
     "random_weights",
     "recall",
     "split_weights",
+    "write_scale",
 ]

@@ -18,6 +18,9 @@ def memory_objective(
 ) -> Tensor:
     """Squared recall error, summed over the value and averaged over heads (Munkhdalai et al. 2019, Eq. 2).
 
+    What :func:`mnm_rl.memory.gradient_write` descends, in readable form: that function has the gradient
+    written out and does not call this one. For tests, and for rules that take the gradient by autograd.
+
     Args:
         weights: M^1 ... M^L, each ``[B, D_l, D_{l-1}]``.
         keys: ``[B, H, d_k]``.

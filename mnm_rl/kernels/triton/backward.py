@@ -20,6 +20,7 @@ from mnm_rl.kernels.triton.tiles import (
     copy,
     delay_of,
     full_error,
+    is_reset,
     known,
     level,
     rate_of,
@@ -62,7 +63,7 @@ def backward_kernel(weights, memories, record, d, steps, S: tl.constexpr):
         _vectors_backward(weights, record, d, row, error_row, now, S)
         tl.debug_barrier()
         _controller_backward(weights, record, d, b, row, now, age, batch, S)
-        if age == 0:
+        if is_reset(age):
             _reset_backward(memories, d_memory, record, b, t, row, batch, S)
         tl.debug_barrier()
 
@@ -332,14 +333,14 @@ def _controller_backward(weights, record, d, b, row, now, age, batch, S: tl.cons
     for first in range(0, S.control, S.rows):
         j = first + tl.arange(0, S.rows)
         found = transposed_product(weights.recurrent, 4 * S.hidden, d_sums, j, S.control, S.columns)
-        tl.store(d.control + b * S.control + j, tl.where(age == 0, 0.0, found), mask=j < S.control)
+        tl.store(d.control + b * S.control + j, tl.where(is_reset(age), 0.0, found), mask=j < S.control)
 
 
 @triton.jit
 def _cell_backward(record, d, d_sums, d_hidden, b, row, age, batch, j, S: tl.constexpr):
     """From units ``j`` of h to their gates and the cell before."""
     inside = j < S.hidden
-    used = tl.where(age == 0, 0, S.hidden)
+    used = tl.where(is_reset(age), 0, S.hidden)
     gates = record.gates + row * (4 * S.hidden) + j
     i = tl.load(gates, mask=inside, other=0)
     f = tl.load(gates + S.hidden, mask=inside, other=0)
@@ -354,7 +355,7 @@ def _cell_backward(record, d, d_sums, d_hidden, b, row, age, batch, j, S: tl.con
     tl.store(d_sums + S.hidden + j, d_cell * old * f * (1.0 - f), mask=inside)
     tl.store(d_sums + 2 * S.hidden + j, d_cell * i * (1.0 - g * g), mask=inside)
     tl.store(d_sums + 3 * S.hidden + j, d_hidden * squashed * o * (1.0 - o), mask=inside)
-    tl.store(d.cell + b * S.hidden + j, tl.where(age == 0, 0.0, d_cell * f), mask=inside)
+    tl.store(d.cell + b * S.hidden + j, tl.where(is_reset(age), 0.0, d_cell * f), mask=inside)
 
 
 @triton.jit

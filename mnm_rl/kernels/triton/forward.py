@@ -18,6 +18,7 @@ from mnm_rl.kernels.triton.tiles import (
     copy,
     delay_of,
     full_error,
+    is_reset,
     known,
     level,
     logistic,
@@ -55,8 +56,8 @@ def forward_kernel(
         now = row + (S.delays - 1) * batch
         kept = row if KEEP else b
         age = tl.load(record.age + row)
-        if age == 0:
-            copy(memories.initial, memories.now + b * S.memory, S.memory, S.columns)
+        if is_reset(age):
+            _reset_memory(memories, b, S)
         _controller(weights, projected + row * (4 * S.hidden), record, row, kept, age, batch, S)
         tl.debug_barrier()
         _interaction_vectors(weights, record, row, now, batch, S)
@@ -71,10 +72,17 @@ def forward_kernel(
 
 
 @triton.jit
+def _reset_memory(memories, b, S: tl.constexpr):
+    """The memory of a new episode. Of h, v^r and the cell, a reset leaves none to the controller; recent keys
+    and values from before it are not ``known``."""
+    copy(memories.initial, memories.now + b * S.memory, S.memory, S.columns)
+
+
+@triton.jit
 def _controller(weights, projected, record, row, kept, age, batch, S: tl.constexpr):
     """The LSTM's step."""
     before, after = record.control + row * S.control, record.control + (row + batch) * S.control
-    used = tl.where(age == 0, 0, S.control)
+    used = tl.where(is_reset(age), 0, S.control)
     for first in range(0, S.hidden, S.rows):
         j = first + tl.arange(0, S.rows)
         inside = j < S.hidden

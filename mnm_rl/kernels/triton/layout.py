@@ -17,7 +17,7 @@ import triton
 from torch import Tensor
 
 from mnm_rl.kernels.problem import ScanSettings
-from mnm_rl.memory import layer_sizes
+from mnm_rl.memory import constant_scale, layer_sizes
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,10 @@ def make_layout(settings: ScanSettings, hidden: int, tiles: Tiles) -> Layout:
         gradient_rule=settings.gradient_rule,
         nonlinear=(*[True] * (len(sizes) - 1), settings.tanh_output),
         squared_norm=settings.normalization == "squared-norm",
-        scales=tuple(_constant_scale(settings, width) for width in widths[1:]),
+        scales=tuple(
+            constant_scale(settings.normalization, heads, *settings.scale_terms(layer))
+            for layer in range(1, len(widths))
+        ),
         memory_columns=tuple(columns),
         memory_rows=tuple(
             min(height, triton.next_power_of_2(width))
@@ -203,10 +206,3 @@ def make_layout(settings: ScanSettings, hidden: int, tiles: Tiles) -> Layout:
         value_block=triton.next_power_of_2(widths[-1]),
         rate_block=triton.next_power_of_2(settings.rates),
     )
-
-
-def _constant_scale(settings: ScanSettings, width: int) -> float:
-    """c_h of a layer with ``width`` outputs where it does not depend on the activations."""
-    plain = 2.0 if settings.gradient_rule else 1.0
-    number = 2 / (settings.widths[-1] if settings.gradient_rule else width)
-    return (number if settings.normalization == "width" else plain) / settings.heads

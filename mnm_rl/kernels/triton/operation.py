@@ -14,7 +14,7 @@ import torch
 import triton
 from torch import Tensor
 
-from mnm_rl.kernels.problem import ScanParameters, ScanResult, ScanSettings, ScanState
+from mnm_rl.kernels.problem import MNMState, ScanParameters, ScanResult, ScanSettings
 from mnm_rl.kernels.triton.backward import backward_kernel
 from mnm_rl.kernels.triton.forward import forward_kernel
 from mnm_rl.kernels.triton.layout import TILES, Gradients, Layout, Memories, Record, Weights, make_layout
@@ -38,7 +38,7 @@ def scan(
     parameters: ScanParameters,
     settings: ScanSettings,
     inputs: Tensor,
-    state: ScanState,
+    state: MNMState,
     resets: Tensor | None,
     initial_memory: Tensor,
 ) -> ScanResult:
@@ -46,7 +46,7 @@ def scan(
     call = _Call(settings, resets, initial_memory.contiguous())
     tensors = [None if tensor is None else tensor.contiguous() for tensor in (inputs, *parameters, *state)]
     results = _Scan.apply(call, *tensors)
-    return ScanResult(results[0], results[1], ScanState(*results[2:]))
+    return ScanResult(results[0], results[1], MNMState(*results[2:]))
 
 
 class _Scan(torch.autograd.Function):
@@ -68,7 +68,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        count = 1 + len(ScanParameters._fields) + len(ScanState._fields)
+        count = 1 + len(ScanParameters._fields) + len(MNMState._fields)
         # Once: under torch's checkpointing each access would repeat the forward pass.
         saved = ctx.saved_tensors
         tensors, (*kept, memory) = saved[:count], saved[count:]
@@ -80,9 +80,9 @@ class _Scan(torch.autograd.Function):
         return None, d_inputs, *d_parameters, *_state_gradients(ctx.S, d)
 
 
-def _unpack(tensors: Any) -> tuple[Tensor, ScanParameters, ScanState]:
+def _unpack(tensors: Any) -> tuple[Tensor, ScanParameters, MNMState]:
     count = len(ScanParameters._fields)
-    return tensors[0], ScanParameters(*tensors[1 : 1 + count]), ScanState(*tensors[1 + count :])
+    return tensors[0], ScanParameters(*tensors[1 : 1 + count]), MNMState(*tensors[1 + count :])
 
 
 def _layout(call: _Call, *tensors: Tensor) -> Layout:
@@ -97,7 +97,7 @@ def _weights(S: Layout, parameters: ScanParameters, settings: ScanSettings, inpu
 
 
 def _run_forward(
-    call: _Call, S: Layout, inputs: Tensor, parameters: ScanParameters, state: ScanState, keep: bool
+    call: _Call, S: Layout, inputs: Tensor, parameters: ScanParameters, state: MNMState, keep: bool
 ) -> tuple[Record, Tensor, Tensor]:
     """The record, the last memory and the meta loss."""
     steps, batch, input_size = inputs.shape
@@ -112,7 +112,7 @@ def _run_forward(
     return record, memories.now, meta_loss
 
 
-def _new_record(call: _Call, S: Layout, inputs: Tensor, state: ScanState, keep: bool) -> Record:
+def _new_record(call: _Call, S: Layout, inputs: Tensor, state: MNMState, keep: bool) -> Record:
     """With the state before the first step, otherwise to be filled."""
     steps, batch, _ = inputs.shape
     kept = (steps if keep else 1, batch)
@@ -175,7 +175,7 @@ def _run_backward(
     S: Layout,
     inputs: Tensor,
     parameters: ScanParameters,
-    state: ScanState,
+    state: MNMState,
     record: Record,
     memory: Tensor,
     gradients: tuple[Tensor, ...],
@@ -193,7 +193,7 @@ def _run_backward(
 def _new_gradients(S: Layout, record: Record, gradients: tuple[Tensor, ...]) -> Gradients:
     """With the gradients of the outputs, otherwise to be filled."""
     d_controls, d_meta_loss, *d_final = gradients
-    final = ScanState(*d_final)
+    final = MNMState(*d_final)
     d_vectors = torch.zeros_like(record.vectors)
     d_keys, d_values = _write_parts(_latest(d_vectors, S), S)
     forgotten = _forgotten(record.age, S)
@@ -240,8 +240,8 @@ def _parameter_gradients(
     )
 
 
-def _state_gradients(S: Layout, d: Gradients) -> ScanState:
+def _state_gradients(S: Layout, d: Gradients) -> MNMState:
     """Of the state before the first step."""
     d_hidden, d_read_value = d.control.tensor_split([S.hidden], 1)
     d_keys, d_values = _write_parts(d.vectors[: S.delays - 1].transpose(0, 1), S)
-    return ScanState(d_hidden, d.cell, d_read_value, d.memory, d_keys.flip(1), d_values.flip(1))
+    return MNMState(d_hidden, d.cell, d_read_value, d.memory, d_keys.flip(1), d_values.flip(1))

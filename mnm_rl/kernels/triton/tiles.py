@@ -145,6 +145,12 @@ def delay_of(k, S: tl.constexpr):
 
 
 @triton.jit
+def is_reset(age):
+    """Whether an episode starts at the step, so that the state before it counts for nothing."""
+    return age == 0
+
+
+@triton.jit
 def known(k, age, width, S: tl.constexpr):
     """How much of the key or value of read ``k`` counts: nothing where a reset lies between then and now."""
     return tl.where(delay_of(k, S) <= age, width, 0)
