@@ -40,6 +40,22 @@ def test_own_environment_learns_to_remember_the_colour(tmp_path):
     assert after > 0.9
 
 
+def test_own_core_keeps_the_promises_and_learns(tmp_path):
+    before, after = (
+        float(number) for number in re.findall(r": ([\d.]+)%", printed_by("own_core.py", tmp_path))
+    )
+    assert before > 60
+    assert after < 10
+
+
+def test_own_write_rule_is_run_and_learns(tmp_path):
+    printed = printed_by("own_write_rule.py", tmp_path)
+    assert "The torch kernel cannot run this core, because its method write is overridden" in printed
+    before, after = (float(number) for number in re.findall(r": ([\d.]+)%", printed))
+    assert before > 60
+    assert after < 10
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_examples_are_short_and_tested(path):
     assert len(path.read_text().splitlines()) < 80
