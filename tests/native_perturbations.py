@@ -1,4 +1,4 @@
-"""Calls one C++ operator with each of its arguments spoiled; a program of its own, because a fault may crash it.
+"""Calls one C++ operator with each of its arguments spoiled: a program of its own, as a fault may crash it.
 
     python tests/native_perturbations.py OPERATOR
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from mnm_rl.cores.mnm import MNMConfig, MNMCore
 from mnm_rl.kernels import cpu
 
-T, B, I = 3, 2, 5
+T, B, INPUTS = 3, 2, 5
 CONFIG: dict[str, Any] = {
     "hidden_size": 6,
     "output_size": 2,
@@ -35,9 +35,9 @@ Arguments = dict[str, Any]
 def valid_arguments(write_rule: Any) -> dict[str, Arguments]:
     """Operator -> arguments of a call that is right."""
     torch.manual_seed(0)
-    core = MNMCore(I, MNMConfig(write_rule=write_rule, **CONFIG))
+    core = MNMCore(INPUTS, MNMConfig(write_rule=write_rule, **CONFIG))
     operators = cpu.operators()
-    inputs, resets = torch.randn(T, B, I), torch.rand(T, B) < 0.3
+    inputs, resets = torch.randn(T, B, INPUTS), torch.rand(T, B) < 0.3
     parameters = [p.detach() for p in core._scan_parameters() if p is not None]
     state = [field.detach().contiguous() for field in core.initial_state(B)]
     settings = cpu._settings_tensor(core._scan_settings)
@@ -125,7 +125,7 @@ def spoiled_settings(settings: Tensor) -> Iterator[tuple[str, Any]]:
 
 
 def places(arguments: Arguments) -> Iterator[tuple[str, Any, Callable[[Any], Arguments]]]:
-    """Each tensor of a call, also those in lists: its name, itself, and the call with another in its place."""
+    """Each tensor of a call, also in lists: its name, itself, and the call with another in its place."""
     for name, value in arguments.items():
         if isinstance(value, Tensor):
             yield name, value, lambda new, name=name: {**arguments, name: new}
