@@ -265,6 +265,23 @@ def test_without_a_home_a_temporary_folder(
     assert build.build_library().parent == tmp_path / "temporary" / f"mnm_rl-{os.getuid()}"
 
 
+@pytest.mark.usefixtures("cache")
+def test_the_usual_folder_is_private_whatever_the_mask(
+    compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler()
+    monkeypatch.delenv("MNM_RL_CACHE")
+    monkeypatch.setattr(build.Path, "home", lambda: tmp_path)
+    before = os.umask(0o002)
+    try:
+        (tmp_path / ".cache" / "mnm_rl").mkdir(parents=True)
+        folder = build.build_library().parent
+    finally:
+        os.umask(before)
+    assert folder == tmp_path / ".cache" / "mnm_rl" / "kernels"
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
 def test_where_home_cannot_be_written_a_temporary_folder(
     compiler: Compiler, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

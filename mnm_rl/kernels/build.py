@@ -8,8 +8,8 @@ twice, but none sees half a file, and a process that dies leaves no lock behind,
 build removes.
 
 Environment variables: ``CXX`` names the compiler, with arguments if need be (``ccache g++``);
-``MNM_RL_CACHE`` the folder for compiled kernels (``~/.cache/mnm_rl`` if not given); ``MNM_RL_SANITIZE`` the
-sanitizers to build with, for tests (``address,undefined``, see ``.ci/sanitize``).
+``MNM_RL_CACHE`` the folder for compiled kernels (``~/.cache/mnm_rl/kernels`` if not given);
+``MNM_RL_SANITIZE`` the sanitizers to build with, for tests (``address,undefined``, see ``.ci/sanitize``).
 
 A library is code that runs here. So a folder that others can write to is not used; a private one below the
 system's folder for temporary files then takes its place, as it does where there is no home or none to write
@@ -113,7 +113,7 @@ def _folders() -> Iterator[Path]:
         yield Path(named)
     else:
         with contextlib.suppress(RuntimeError):  # no HOME, and a user without an entry
-            yield Path.home() / ".cache" / "mnm_rl"
+            yield Path.home() / ".cache" / "mnm_rl" / "kernels"  # its parent may be open to a group
     user = os.getuid() if hasattr(os, "getuid") else "user"
     yield Path(tempfile.gettempdir()) / f"mnm_rl-{user}"
 
@@ -136,8 +136,8 @@ def _kept_library() -> Path | None:
             continue
         if not _is_private(folder):
             warnings.warn(
-                f"mnm_rl: {folder} is not used for compiled kernels because others can write to it; "
-                f"chmod go-w would mend that",
+                f"mnm_rl: {folder} is not used for compiled kernels because others can write to it "
+                f"(chmod go-w mends that if it is yours)",
                 stacklevel=2,
             )
             continue
