@@ -3,8 +3,7 @@
     python examples/own_core.py
 
 The core is a minimal gated unit (Zhou et al. 2016). From the folder of this file it can be had everywhere by
-its reference: `--core own_core:MinimalCore` on the command lines, `policy_kwargs={"core": MinimalCore}` in
-Stable-Baselines3.
+its reference, `--core own_core:MinimalCore`, and in Stable-Baselines3 by `policy_kwargs={"core": MinimalCore}`.
 
 Dimensions: ``B`` batch, ``D`` hidden size.
 """
@@ -32,9 +31,9 @@ class MinimalConfig:
 
 
 class MinimalState(NamedTuple):
-    """What is carried from step to step: ``[B, D]``."""
+    """What is carried from step to step."""
 
-    hidden: Tensor
+    hidden: Tensor  # [B, D]
 
 
 class MinimalCore(MemoryCore[MinimalState]):

@@ -10,15 +10,16 @@ The last three keep vectors instead of memories: their backward pass undoes each
 Where an episode starts (``resets``), the state before the step is replaced by the initial state, no gradient
 flows across, and the backward pass needs the memory of the episode that ended:
 
-=============  ============================================  ===============================================
+=============  ============================================  ================================================
 backend        forward                                       backward
-=============  ============================================  ===============================================
+=============  ============================================  ================================================
 ``reference``  ``reset_state`` of ``cores/base.py``          autograd
 ``torch``      ``_Forward._reset`` of ``reversible.py``      ``_Backward._reset_backward``, ``_rebuild``
-``cpu``        ``Problem::reset``, asked in ``cpp/``         ``Problem::reset``, asked in ``cpp/``
+``cpu``        ``is_reset`` of ``cpp/loop.h``,               ``cross_reset``, ``rebuild_memory_before_reset``
+               ``start_memory_at_reset`` of ``forward.h``    of ``cpp/backward.h``
 ``triton``     ``is_reset`` and ``known`` of ``tiles.py``,   ``_reset_backward`` of ``backward.py``,
                ``_reset_memory`` of ``forward.py``           ``_forgotten`` of ``operation.py``
-=============  ============================================  ===============================================
+=============  ============================================  ================================================
 
 Dimensions: ``T`` time, ``B`` batch, ``I`` input size; all others as in :mod:`mnm_rl.kernels.problem`.
 """

@@ -1,33 +1,52 @@
 """Compiles the C++ kernel on first use and keeps it for the next.
 
-The library's file name holds a hash of all that it depends on: the sources, the compiler and its version, the
-flags, the processor, and the version of torch. It is built under another name and then renamed, which is
-atomic: processes that start at once may compile it twice, but none sees half a file, and a process that dies
-leaves no lock behind.
+The library's file name holds two hashes: of all that it must fit (the sources, the flags, the processor,
+the version of torch), and of the compiler and its version. Without a compiler, any kept library that fits
+will do. A checksum lies beside it; a library that does not agree with its checksum is compiled again. It is
+built in a folder of its own and then renamed, which is atomic: processes that start at once may compile it
+twice, but none sees half a file, and a process that dies leaves no lock behind, only a folder that the next
+build removes.
 
-Environment variables: ``CXX`` names the compiler; ``MNM_RL_CACHE`` the folder for compiled kernels
-(``~/.cache/mnm_rl`` if not given).
+Environment variables: ``CXX`` names the compiler, with arguments if need be (``ccache g++``);
+``MNM_RL_CACHE`` the folder for compiled kernels (``~/.cache/mnm_rl/kernels`` if not given);
+``MNM_RL_SANITIZE`` the sanitizers to build with, for tests (``address,undefined``, see ``.ci/sanitize``).
+
+A library is code that runs here. So a folder that others can write to is not used; a private one below the
+system's folder for temporary files then takes its place, as it does where there is no home or none to write
+to.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import hashlib
 import os
 import platform
+import re
+import shlex
 import shutil
+import socket
+import stat
 import subprocess
 import sys
 import tempfile
+import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 SOURCES = Path(__file__).parent / "cpp"
 FLAGS = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+SANITIZERS = ("address", "undefined")
+_BUILD_PREFIX = "build-"
+_ABANDONED = 24 * 3600.0  # seconds after which another machine's build has surely ended
 
 
 class BuildError(RuntimeError):
-    """The kernel could not be compiled; the message says why."""
+    """The kernel could not be compiled; the first line of the message says why."""
 
 
 def load_library() -> str:
@@ -39,36 +58,132 @@ def load_library() -> str:
     Raises:
         BuildError: no compiler, or one that fails.
     """
-    compiler = find_compiler()
-    digest = _fingerprint(compiler)
-    namespace = f"mnm_rl_{digest}"
-    library = cache_folder() / f"{namespace}.so"
-    if not library.exists():
-        _compile(compiler, namespace, library)
-    torch.ops.load_library(library)
-    return namespace
+    library = _kept_library()
+    if library is None or not _loads(library):
+        library = _compile()
+        try:
+            torch.ops.load_library(library)
+        except OSError as error:
+            raise BuildError(f"the kernel has been compiled but does not load: {error}") from error
+    return library.stem
 
 
-def cache_folder() -> Path:
-    """Where compiled kernels are kept."""
-    return Path(os.environ.get("MNM_RL_CACHE") or Path.home() / ".cache" / "mnm_rl")
+def build_library() -> Path:
+    """The kernel's file, compiled if need be, but not loaded.
+
+    Raises:
+        BuildError: no compiler, or one that fails.
+    """
+    return _kept_library() or _compile()
 
 
-def find_compiler() -> str:
-    """Path of the C++ compiler: ``CXX``, or the first of c++, g++ and clang++ that there is."""
+def find_compiler() -> list[str]:
+    """The C++ compiler's command: ``CXX``, or the first of c++, g++ and clang++ that there is.
+
+    Raises:
+        BuildError: there is none.
+    """
     named = os.environ.get("CXX")
-    for name in [named] if named else ["c++", "g++", "clang++"]:
-        path = shutil.which(name)
+    try:
+        commands = [shlex.split(named)] if named else [["c++"], ["g++"], ["clang++"]]
+    except ValueError as error:
+        raise BuildError(f"CXX={named} is not a command: {error}") from error
+    for command in commands:
+        path = shutil.which(command[0]) if command else None
         if path:
-            return path
+            return [path, *command[1:]]
     raise BuildError(f"no C++ compiler ({named or 'c++, g++, clang++'}) on the path")
 
 
-def _fingerprint(compiler: str) -> str:
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    parts = [version, *_flags(), torch.__version__, platform.machine(), _processor()]
+def cache_folder() -> Path:
+    """Where a newly compiled kernel goes: the first folder that only this user can write to."""
+    for folder in _folders():
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if _is_private(folder) and os.access(folder, os.W_OK | os.X_OK):
+                return folder
+    folder = Path(tempfile.mkdtemp(prefix="mnm_rl-"))  # somebody else has taken the usual name
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _folders() -> Iterator[Path]:
+    named = os.environ.get("MNM_RL_CACHE")
+    if named:
+        yield Path(named)
+    else:
+        with contextlib.suppress(RuntimeError):  # no HOME, and a user without an entry
+            yield Path.home() / ".cache" / "mnm_rl" / "kernels"  # its parent may be open to a group
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    yield Path(tempfile.gettempdir()) / f"mnm_rl-{user}"
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether nobody but this user and root can write to a folder."""
+    if not hasattr(os, "getuid"):
+        return True
+    found = folder.stat()
+    return found.st_uid in (os.getuid(), 0) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _kept_library() -> Path | None:
+    """A library from an earlier call that fits and is whole."""
+    pattern = f"mnm_rl_{_fingerprint()}_*.so"
+    with contextlib.suppress(BuildError):
+        pattern = f"{_namespace(find_compiler())}.so"
+    for folder in _folders():
+        if not folder.is_dir():
+            continue
+        if not _is_private(folder):
+            warnings.warn(
+                f"mnm_rl: {folder} is not used for compiled kernels because others can write to it "
+                f"(chmod go-w mends that if it is yours)",
+                stacklevel=2,
+            )
+            continue
+        for library in sorted(folder.glob(pattern)):
+            if _is_whole(library):
+                return library
+    return None
+
+
+def _checksum_file(library: Path) -> Path:
+    return library.with_suffix(".sha256")
+
+
+def _is_whole(library: Path) -> bool:
+    try:
+        expected = _checksum_file(library).read_text()
+        return expected == hashlib.sha256(library.read_bytes()).hexdigest()
+    except (OSError, ValueError):
+        return False
+
+
+def _loads(library: Path) -> bool:
+    try:
+        torch.ops.load_library(library)
+    except OSError:
+        return False
+    return True
+
+
+def _namespace(compiler: list[str]) -> str:
+    try:
+        version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    except OSError as error:
+        raise BuildError(f"{compiler[0]} does not run: {error}") from error
+    return f"mnm_rl_{_fingerprint()}_{_hash([version])[:8]}"
+
+
+def _fingerprint() -> str:
+    """Hash of all that a library must fit."""
+    parts = [*_flags(), torch.__version__, platform.machine(), _processor()]
     parts += [path.read_text() for path in sorted(SOURCES.iterdir()) if path.suffix in (".h", ".cpp")]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    return _hash(parts)[:16]
+
+
+def _hash(parts: list[str]) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _processor() -> str:
@@ -90,21 +205,86 @@ def _flags() -> list[str]:
         "-shared",
         target,
         *system,
+        *_sanitizer_flags(),
         f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
     ]
 
 
-def _compile(compiler: str, namespace: str, library: Path) -> None:
-    installed = Path(torch.__file__).parent
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        built = Path(folder) / library.name
-        command = [
-            *(compiler, *_flags(), f"-DMNM_LIBRARY={namespace}", str(SOURCES / "scan.cpp"), "-o", str(built)),
-            *(f"-isystem{installed / 'include'}", f"-isystem{installed / 'include/torch/csrc/api/include'}"),
-            *(f"-L{installed / 'lib'}", "-lc10", "-ltorch_cpu"),
-        ]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if result.returncode != 0:
-            raise BuildError(f"{' '.join(command)}\n{result.stderr}")
+def _sanitizer_flags() -> list[str]:
+    named = [name for name in os.environ.get("MNM_RL_SANITIZE", "").split(",") if name]
+    for name in named:
+        if name not in SANITIZERS:
+            raise BuildError(f"MNM_RL_SANITIZE takes {' and '.join(SANITIZERS)}, not {name}")
+    if not named:
+        return []
+    return [
+        f"-fsanitize={','.join(named)}",
+        "-fno-sanitize-recover=all",
+        "-fno-omit-frame-pointer",
+        "-g1",
+        "-O1",
+    ]
+
+
+def _compile() -> Path:
+    compiler, folder = find_compiler(), cache_folder()
+    library = folder / f"{_namespace(compiler)}.so"
+    _sweep(folder)
+    print(
+        f"mnm_rl: compiling the C++ kernel with {shlex.join(compiler)}, once, for about half a minute; "
+        f"it is kept in {folder}",
+        file=sys.stderr,
+    )
+    prefix = f"{_BUILD_PREFIX}{socket.gethostname()}-{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as workplace:
+        built = Path(workplace) / library.name
+        _run_compiler([*compiler, *_arguments(library.stem, built)])
+        checksum = _checksum_file(built)
+        checksum.write_text(hashlib.sha256(built.read_bytes()).hexdigest())
+        checksum.replace(_checksum_file(library))
         built.replace(library)
+    return library
+
+
+def _arguments(namespace: str, built: Path) -> list[str]:
+    installed = Path(torch.__file__).parent
+    return [
+        *(*_flags(), f"-DMNM_LIBRARY={namespace}", str(SOURCES / "scan.cpp"), "-o", str(built)),
+        *(f"-isystem{installed / 'include'}", f"-isystem{installed / 'include/torch/csrc/api/include'}"),
+        *(f"-L{installed / 'lib'}", "-lc10", "-ltorch_cpu"),
+    ]
+
+
+def _run_compiler(command: list[str]) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if result.returncode != 0 or not Path(command[command.index("-o") + 1]).is_file():
+        reason = _first_error(result.stderr) or f"no library, exit status {result.returncode}"
+        raise BuildError(f"{command[0]} failed: {reason}\n{shlex.join(command)}\n{result.stderr}")
+
+
+def _first_error(messages: str) -> str:
+    """The compiler's first line with an error, else its first line."""
+    lines = [line.strip() for line in messages.splitlines() if line.strip()]
+    return next((line for line in lines if re.search(r"\berror\b", line)), lines[0] if lines else "")
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what builds that were killed have left."""
+    for left in folder.glob(f"{_BUILD_PREFIX}*"):
+        host, _, process = left.name.removeprefix(_BUILD_PREFIX).rpartition("-")[0].rpartition("-")
+        with contextlib.suppress(OSError):
+            is_ours = host == socket.gethostname() and process.isdigit()
+            if (is_ours and not _runs(int(process))) or time.time() - left.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True

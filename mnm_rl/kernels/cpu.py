@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, get_args
 
@@ -15,21 +15,49 @@ import torch
 from torch import Tensor
 
 from mnm_rl.kernels.build import load_library
-from mnm_rl.kernels.problem import ScanParameters, ScanResult, ScanSettings, ScanState
+from mnm_rl.kernels.problem import MNMState, ScanParameters, ScanResult, ScanSettings
 from mnm_rl.memory import Normalization
 
 DTYPES = (torch.float32, torch.float64)
-WRITE_RULES = frozenset({"local", "gradient"})
-_OUTPUTS = 8  # controls, meta loss and the state's six tensors come before what is saved
-_MEMORY = ScanState._fields.index("memory")
+_MEMORY = MNMState._fields.index("memory")
+_RULE_NUMBERS = {"local": 0, "gradient": 1}  # as the C++ side has them
+WRITE_RULES = frozenset(_RULE_NUMBERS)
 
 
-class _Call(NamedTuple):
-    """The arguments of a scan that have no gradient."""
+class _Problem(NamedTuple):
+    """What every operator takes besides its tensors with a gradient."""
 
-    settings: tuple[Any, ...]
+    settings: Tensor
     resets: Tensor | None
     initial_memory: Tensor
+
+
+class _Trained(NamedTuple):
+    """What has a gradient, or, of the same form, the gradients and whether they are needed."""
+
+    inputs: Any
+    parameters: list[Any]
+    state: MNMState
+
+    def flat(self) -> tuple[Any, ...]:
+        """All in one row, as autograd wants them."""
+        return self.inputs, *self.parameters, *self.state
+
+    @classmethod
+    def unflat(cls, row: Sequence[Any]) -> _Trained:
+        """From what :meth:`flat` returned."""
+        parameters_end = len(row) - len(MNMState._fields)
+        return cls(row[0], list(row[1:parameters_end]), MNMState(*row[parameters_end:]))
+
+
+class _Saved(NamedTuple):
+    """What a forward pass leaves for the backward pass, ``[T, B, ...]`` each; see ``cpp/loop.h``."""
+
+    gates: Tensor
+    cells: Tensor
+    vectors: Tensor
+    rates: Tensor
+    records: Tensor
 
 
 @functools.cache
@@ -46,36 +74,39 @@ def scan(
     parameters: ScanParameters,
     settings: ScanSettings,
     inputs: Tensor,
-    state: ScanState,
+    state: MNMState,
     resets: Tensor | None,
     initial_memory: Tensor,
 ) -> ScanResult:
     """Run the time loop; arguments as in :func:`mnm_rl.kernels.scan`."""
     resets = None if resets is None else resets.contiguous()
-    call = _Call(_plain(settings), resets, initial_memory.contiguous())
-    trained = [tensor for tensor in parameters if tensor is not None]
-    tensors = [tensor.contiguous() for tensor in (inputs, *trained, *state)]
-    if state.memory.stride(1) == 1:  # a memory that is the same for all sequences stays one row
-        tensors[1 + len(trained) + _MEMORY] = state.memory
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        results = _Scan.apply(call, len(trained), *tensors)
-    else:
-        results = _forward(call, len(trained), tensors, save=False)
-    return ScanResult(results[0], results[1], ScanState(*results[2:_OUTPUTS]))
+    problem = _Problem(_settings_tensor(settings), resets, initial_memory.contiguous())
+    fields = [tensor.contiguous() for tensor in state]
+    if state.memory.dim() == 2 and state.memory.stride(1) == 1:
+        fields[_MEMORY] = state.memory  # one that is the same for all sequences stays one row
+    given = [tensor.contiguous() for tensor in parameters if tensor is not None]
+    trained = _Trained(inputs.contiguous(), given, MNMState(*fields))
+    if torch.is_grad_enabled():
+        flat = trained.flat()
+        if any(tensor.requires_grad for tensor in flat):
+            controls, meta_loss, *final = _Scan.apply(problem, *flat)
+            return ScanResult(controls, meta_loss, MNMState(*final))
+    return _forward(problem, trained, save=False)[0]
 
 
 @functools.cache
-def _plain(settings: ScanSettings) -> tuple[Any, ...]:
-    """The settings as the operators take them."""
-    return (
-        list(settings.widths),
-        settings.heads,
-        settings.rates,
-        settings.gradient_rule,
-        settings.tanh_output,
-        get_args(Normalization).index(settings.normalization),
-        list(settings.recall_weights),
-    )
+def _settings_tensor(settings: ScanSettings) -> Tensor:
+    """The settings as the operators take them; ``cpp/settings.h`` reads them by these names."""
+    named = {
+        "widths": settings.widths,
+        "heads": [settings.heads],
+        "rates": [settings.rates],
+        "write_rule": [_RULE_NUMBERS[settings.write_rule]],
+        "tanh_output": [settings.tanh_output],
+        "normalization": [get_args(Normalization).index(settings.normalization)],
+        "recall_weights": settings.recall_weights,
+    }
+    return operators().settings({name: [float(x) for x in numbers] for name, numbers in named.items()})
 
 
 class _Acting:
@@ -107,72 +138,73 @@ def acting() -> Iterator[None]:
         _thread.acting = before
 
 
-def _step_while_acting(call: _Call, count: int, tensors: list[Tensor], kept: _Acting) -> list[Tensor]:
-    inputs, parameters, state = tensors[0], tensors[1 : 1 + count], tensors[1 + count :]
-    key = tuple((id(tensor), tensor._version) for tensor in parameters)
+def _step_while_acting(problem: _Problem, trained: _Trained, kept: _Acting) -> ScanResult:
+    memory = trained.state.memory
+    key = tuple((id(tensor), tensor._version) for tensor in trained.parameters)
     if key not in kept.packed:
-        packed = operators().pack(inputs, parameters, state, call.initial_memory, *call.settings)
-        kept.packed[key] = (parameters, packed)
-    overwrite = state[_MEMORY] if state[_MEMORY] is kept.memory and len(inputs) == 1 else None
-    results = operators().scan_forward(
-        *(inputs, call.resets, parameters, state, call.initial_memory, *call.settings),
-        *(kept.packed[key][1], overwrite, False),
-    )
-    if overwrite is not None:
-        results[2 + _MEMORY] = overwrite
-    kept.memory = results[2 + _MEMORY]
-    return results
+        packed = operators().pack(*trained, problem.initial_memory, problem.settings)
+        kept.packed[key] = (trained.parameters, packed)
+    overwrite = memory if memory is kept.memory and len(trained.inputs) == 1 else None
+    result, _ = _run(problem, trained, kept.packed[key][1], overwrite, save=False)
+    kept.memory = result.state.memory
+    return result
 
 
-def _forward(call: _Call, count: int, tensors: list[Tensor], save: bool) -> list[Tensor]:
+def _forward(problem: _Problem, trained: _Trained, save: bool) -> tuple[ScanResult, list[Tensor]]:
+    """The result, and, for the backward pass, the tensors of :class:`_Saved`."""
     kept = getattr(_thread, "acting", None)
     if kept is not None and not save:
-        return _step_while_acting(call, count, tensors, kept)
-    inputs, parameters, state = tensors[0], tensors[1 : 1 + count], tensors[1 + count :]
-    return operators().scan_forward(
-        inputs, call.resets, parameters, state, call.initial_memory, *call.settings, [], None, save
+        return _step_while_acting(problem, trained, kept), []
+    return _run(problem, trained, [], None, save)
+
+
+def _run(
+    problem: _Problem, trained: _Trained, packed: list[Tensor], new_memory: Tensor | None, save: bool
+) -> tuple[ScanResult, list[Tensor]]:
+    """The operator with its results by name; the final memory is in ``new_memory`` if that is given."""
+    controls, meta_loss, final, saved = operators().scan_forward(
+        *(trained.inputs, problem.resets, trained.parameters, trained.state, problem.initial_memory),
+        *(problem.settings, packed, new_memory, save),
     )
+    if new_memory is not None:
+        final[_MEMORY] = new_memory
+    return ScanResult(controls, meta_loss, MNMState(*final)), saved
 
 
 class _Scan(torch.autograd.Function):
-    """The differentiable operator; tensors are the inputs, ``count`` parameters and the state."""
+    """The differentiable operator; tensors are those of :meth:`_Trained.flat`."""
 
     @staticmethod
-    def forward(ctx: Any, call: _Call, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore
-        results = _forward(call, count, list(tensors), save=True)
-        ctx.call, ctx.count = call, count
+    def forward(ctx: Any, problem: _Problem, *tensors: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore
+        result, saved = _forward(problem, _Trained.unflat(tensors), save=True)
+        ctx.problem = problem
         ctx.set_materialize_grads(False)  # zeros for a final memory that nobody uses would be large
-        ctx.save_for_backward(*tensors, *results)
-        return tuple(results[:_OUTPUTS])
+        ctx.save_for_backward(result.controls, result.state.memory, *_Saved(*saved), *tensors)
+        return result.controls, result.meta_loss, *result.state
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        arguments = 1 + ctx.count + len(ScanState._fields)
-        saved = ctx.saved_tensors  # once: under checkpointing each access would repeat the forward pass
-        tensors, results = saved[:arguments], saved[arguments:]
-        given = [
-            gradient.contiguous() if gradient is not None else _no_gradient(results[i], i == 2 + _MEMORY)
-            for i, gradient in enumerate(gradients)
-        ]
-        found = operators().scan_backward(
-            tensors[0],
-            ctx.call.resets,
-            tensors[1 : 1 + ctx.count],
-            tensors[1 + ctx.count :],
-            ctx.call.initial_memory,
-            *ctx.call.settings,
-            results[_OUTPUTS:],
-            results[0],
-            results[2 + _MEMORY],
-            given,
-            ctx.needs_input_grad[2],
-            ctx.needs_input_grad[2 + 1 + ctx.count + _MEMORY],
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        # Once: under checkpointing each access to the saved tensors would repeat the forward pass.
+        controls, final_memory, *more = ctx.saved_tensors
+        saved = _Saved(*more[: len(_Saved._fields)])
+        trained = _Trained.unflat(more[len(saved) :])
+        d_controls, d_meta_loss, *d_final = gradients
+        shapes = trained.state._replace(memory=controls.new_empty(0))  # an empty one stands for zeros
+        d_state = [_or_zeros(gradient, like) for gradient, like in zip(d_final, shapes, strict=True)]
+        needed = _Trained.unflat(ctx.needs_input_grad[1:])
+        d_inputs, d_parameters, d_initial = operators().scan_backward(
+            *(trained.inputs, ctx.problem.resets, trained.parameters, trained.state),
+            *(ctx.problem.initial_memory, ctx.problem.settings, saved, controls, final_memory),
+            _or_zeros(d_controls, controls),
+            _or_zeros(d_meta_loss, controls[:, :, 0]),
+            d_state,
+            needed.inputs,
+            needed.state.memory,
         )
-        states = len(ScanState._fields)
-        return None, None, found[0], *found[1 + states :], *found[1 : 1 + states]
+        return None, *_Trained(d_inputs, d_parameters, MNMState(*d_initial)).flat()
 
 
-def _no_gradient(result: Tensor, is_memory: bool) -> Tensor:
-    """Zeros, which for a memory are an empty tensor."""
-    return result.new_empty(0) if is_memory else torch.zeros_like(result)
+def _or_zeros(gradient: Tensor | None, like: Tensor) -> Tensor:
+    """The gradient of ``like``, zeros if there is none."""
+    return like.new_zeros(like.shape) if gradient is None else gradient.contiguous()

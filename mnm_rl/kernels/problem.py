@@ -58,10 +58,6 @@ class MNMState(NamedTuple):
     """Their target values, ``[B, N - 1, H, d_v]``."""
 
 
-ScanState = MNMState
-"""The name in :mod:`mnm_rl.kernels.cpu`."""
-
-
 @dataclass(frozen=True)
 class ScanSettings:
     """The settings of ``MNMConfig`` that the time loop depends on."""

@@ -4,14 +4,18 @@
 // d_h controller, d_k key, d_v value, U = H (2 d_k + d_v) + d_k interaction vectors, F = sum D_l D_{l-1}.
 #pragma once
 
+#include "gradient_rule_backward.h"
+#include "local_rule_backward.h"
 #include "loop.h"
+
+#include <memory>
 
 namespace mnm {
 
 constexpr int64_t kChunk = 16;  // time steps whose parameter gradients are summed in one matrix product
 
 template <typename S>
-struct BackwardResult {
+struct BackwardPointers {
   const S* d_controls;
   const S* d_meta_loss;
   std::vector<const S*> d_state;  // gradients of the final state; null for a memory that nobody uses
@@ -29,6 +33,12 @@ struct ParameterOffsets {
 };
 
 template <typename S>
+std::unique_ptr<MemoryBackward<S>> make_memory_backward(const Layout<S>& layout) {
+  if (layout.gradient_rule()) return std::make_unique<GradientRuleBackward<S>>(layout);
+  return std::make_unique<LocalRuleBackward<S>>(layout);
+}
+
+template <typename S>
 class BackwardBlock : Loop<S> {
   using Base = Loop<S>;
   using Base::lay, Base::p, Base::saved;
@@ -36,7 +46,7 @@ class BackwardBlock : Loop<S> {
  public:
   BackwardBlock(
       const Problem<S>& problem, const LoopWeights<S>& loop_weights, const Record<S>& record,
-      const S* controls, const S* final_memory, const BackwardResult<S>& result,
+      const S* controls, const S* final_memory, const BackwardPointers<S>& result,
       const ParameterOffsets& offsets, S* d_parameters, int64_t begin, int64_t end)
       : Base(problem, record, controls),
         product(loop_weights),
@@ -45,7 +55,7 @@ class BackwardBlock : Loop<S> {
         n(end - begin),
         offset(offsets.at),
         sums(d_parameters),
-        memory(lay),
+        memory(make_memory_backward(lay)),
         d_control(n * p.controls()),
         d_cell(n * p.d_h),
         weights(n * lay.weights_size),
@@ -96,7 +106,7 @@ class BackwardBlock : Loop<S> {
       std::copy_n(out.d_state[kReadValue] + (first + b) * p.d_v, p.d_v, d + p.d_h);
       std::copy_n(out.d_state[kCell] + (first + b) * p.d_h, p.d_h, d_cell.data() + b * p.d_h);
       for (int64_t delay = 1; delay < lay.delays(); ++delay) {
-        if (!p.reaches(p.T - 1, first + b, delay - 1)) continue;
+        if (p.has_reset_since(p.T - 1, first + b, delay - 1)) continue;
         const int64_t row = (first + b) * (lay.delays() - 1) + delay - 1;
         const int64_t keys = lay.heads * lay.key(), size = lay.heads * lay.value();
         S* d_written = d_past_of(p.T - delay, b);
@@ -121,14 +131,14 @@ class BackwardBlock : Loop<S> {
     TokenGradient<S> gradient{
         u + p.read_keys_at(), u + p.write_keys_at(), u + p.values_at(), rates, targets, {}, {}};
     for (int64_t delay = 1; delay < lay.delays(); ++delay) {
-      S* d_written = p.reaches(t, first + b, delay) ? d_past_of(t - delay, b) : nullptr;
+      S* d_written = p.has_reset_since(t, first + b, delay) ? nullptr : d_past_of(t - delay, b);
       gradient.past_keys.push_back(d_written);
       gradient.past_values.push_back(d_written ? d_written + keys : nullptr);
     }
     S* d_read_value = d_control.data() + b * p.controls() + p.d_h;
     const S* outer = out.d_controls + (t * p.B + first + b) * p.controls();
     for (int64_t i = 0; i < p.d_v; ++i) d_read_value[i] += outer[p.d_h + i];
-    memory.backward(
+    memory->run(
         weights.data() + b * lay.weights_size, d_weights.data() + b * lay.weights_size,
         this->token(t, first + b, nullptr), gradient, d_read_value, out.d_meta_loss[t * p.B + first + b]);
     const S* beta = saved.rates + this->at(t, first + b) * lay.rates;
@@ -139,7 +149,7 @@ class BackwardBlock : Loop<S> {
   }
 
   void targets_backward(int64_t slot) {
-    if (lay.gradient_rule) return;
+    if (lay.gradient_rule()) return;
     const int64_t heads = n * lay.heads, size = lay.heads * p.d_v;
     const S* targets = d_targets.data() + slot * heads * lay.targets();
     product.feedback.multiply({targets, lay.targets()}, {d_values.data(), p.d_v}, heads, false);
@@ -161,7 +171,7 @@ class BackwardBlock : Loop<S> {
   void cell_backward(int64_t t, int64_t slot, int64_t b) {
     const int64_t d = p.d_h;
     const S* g = this->gates(t, first + b);
-    const S* before = this->previous_cell(t, first + b);
+    const S* before = this->previous_cell_or_null_at_reset(t, first + b);
     const S* dh = d_control.data() + b * p.controls();
     S* dc = d_cell.data() + b * d;
     S* dg = d_gates_of(slot, b);
@@ -179,27 +189,29 @@ class BackwardBlock : Loop<S> {
     }
   }
 
-  // Gradients of [h; v^r] of the step before; none across a reset, where the episode before it begins anew.
+  // Gradients of [h; v^r] of the step before.
   void carry_back(int64_t t, int64_t slot) {
     const Rows<const S> d{d_gates_of(slot, 0), 4 * p.d_h};
     product.h.multiply(d, {d_control.data(), p.controls()}, n, false);
     product.v.multiply(d, {d_control.data() + p.d_h, p.controls()}, n, false);
-    for (int64_t b = 0; b < n; ++b) {
-      if (!p.reset(t, first + b)) continue;
-      std::fill_n(d_control.data() + b * p.controls(), p.controls(), S(0));
-      std::fill_n(d_cell.data() + b * p.d_h, p.d_h, S(0));
-      std::fill_n(d_weights.data() + b * lay.weights_size, lay.weights_size, S(0));
-      if (t > 0) rebuild(t, b);
-    }
+    for (int64_t b = 0; b < n; ++b)
+      if (p.is_reset(t, first + b)) cross_reset(t, b);
+  }
+
+  // From the first step of an episode to the last one of the episode before it: no gradient goes across.
+  void cross_reset(int64_t t, int64_t b) {
+    std::fill_n(d_control.data() + b * p.controls(), p.controls(), S(0));
+    std::fill_n(d_cell.data() + b * p.d_h, p.d_h, S(0));
+    std::fill_n(d_weights.data() + b * lay.weights_size, lay.weights_size, S(0));
+    if (t > 0) rebuild_memory_before_reset(t, b);
   }
 
   // The memory after step t - 1, the last of an episode, by repeating the episode's writes.
-  void rebuild(int64_t t, int64_t b) {
+  void rebuild_memory_before_reset(int64_t t, int64_t b) {
     S* own = weights.data() + b * lay.weights_size;
-    const S* start;
-    const int64_t begin = this->episode_start(t - 1, first + b, &start);
-    lay.load_weights(own, start);
-    for (int64_t s = begin; s < t; ++s) memory.replay(own, this->token(s, first + b, nullptr));
+    const auto start = this->last_reset_or_start(t - 1, first + b);
+    lay.load_weights(own, start.weights);
+    for (int64_t s = start.step; s < t; ++s) memory->replay_write(own, this->token(s, first + b, nullptr));
   }
 
   void sum_parameter_gradients(int64_t t, int64_t steps) {
@@ -209,7 +221,9 @@ class BackwardBlock : Loop<S> {
     add_columns(kBiasX, d_gates.data(), count, 4 * p.d_h);
     add_columns(kInteractionBias, d_vectors.data(), count, p.U);
     add_columns(kRateBias, d_rates.data(), count, lay.rates);
-    gather(t, steps, p.controls(), [&](int64_t s, int64_t b, S* to) { this->previous_control(s, b, to); });
+    gather(t, steps, p.controls(), [&](int64_t s, int64_t b, S* to) {
+      this->previous_control_or_zeros_at_reset(s, b, to);
+    });
     const Tensor before = view(rows.data(), count, p.controls(), p.controls());
     add_product(gradient(kWeightH, 4 * p.d_h, p.d_h, p.d_h), dg.t(), before.narrow(1, 0, p.d_h));
     add_product(
@@ -225,7 +239,7 @@ class BackwardBlock : Loop<S> {
         gradient(kRate, lay.rates, lay.key(), lay.key()),
         view(d_rates.data(), count, lay.rates, lay.rates).t(),
         view(rows.data(), count, lay.key(), lay.key()));
-    if (!lay.gradient_rule) sum_feedback_gradients(t, steps);
+    if (!lay.gradient_rule()) sum_feedback_gradients(t, steps);
     input_gradients(t, steps, dg);
   }
 
@@ -244,7 +258,7 @@ class BackwardBlock : Loop<S> {
   void input_gradients(int64_t t, int64_t steps, const Tensor& dg) {
     const int64_t count = steps * n;
     gather(t, steps, p.I, [&](int64_t s, int64_t b, S* to) {
-      std::copy_n(inputs + (s * p.B + b) * p.I, p.I, to);
+      std::copy_n(p.inputs + (s * p.B + b) * p.I, p.I, to);
     });
     add_product(
         gradient(kWeightX, 4 * p.d_h, p.I, p.in_features), dg.t(), view(rows.data(), count, p.I, p.I));
@@ -287,16 +301,12 @@ class BackwardBlock : Loop<S> {
     }
   }
 
- public:
-  const S* inputs = nullptr;
-
- private:
   const LoopWeights<S>& product;
-  BackwardResult<S> out;
+  BackwardPointers<S> out;
   int64_t first, n;
   const std::vector<int64_t>& offset;
   S* sums;
-  MemoryStep<S> memory;
+  std::unique_ptr<MemoryBackward<S>> memory;
   Buffer<S> d_control, d_cell, weights, d_weights, d_gates, d_vectors, d_rates, d_targets, d_values, d_past,
       rows;
   Buffer<S> cell_scratch;

@@ -5,11 +5,12 @@
 #pragma once
 
 #include "loop.h"
+#include "memory_forward.h"
 
 namespace mnm {
 
 template <typename S>
-struct ForwardResult {
+struct ForwardPointers {
   S* controls;   // [h_t; v^r_t], [T, B, d_h + d_v]
   S* meta_loss;  // [T, B]
   std::vector<S*> state;
@@ -23,7 +24,7 @@ class ForwardBlock : Loop<S> {
  public:
   ForwardBlock(
       const Problem<S>& problem, const LoopWeights<S>& loop_weights, const Record<S>& record,
-      const ForwardResult<S>& result, int64_t begin, int64_t end)
+      const ForwardPointers<S>& result, int64_t begin, int64_t end)
       : Base(problem, record, result.controls),
         product(loop_weights),
         out(result),
@@ -32,14 +33,14 @@ class ForwardBlock : Loop<S> {
         memory(lay),
         previous(n * p.controls()),
         values(n * lay.heads * p.d_v),
-        targets(lay.gradient_rule ? 0 : n * lay.heads * lay.targets()),
+        targets(lay.gradient_rule() ? 0 : n * lay.heads * lay.targets()),
         weights((p.T == 1 ? 1 : n) * lay.weights_size) {}
 
   void run() {
     for (int64_t t = 0; t < p.T; ++t) {
       run_controller(t);
       emit_vectors(t);
-      if (!lay.gradient_rule) predict_activations(t);
+      if (!lay.gradient_rule()) predict_activations(t);
       for (int64_t b = 0; b < n; ++b) use_memory(t, b);
     }
     for (int64_t b = 0; b < n; ++b) store_state(first + b);
@@ -51,7 +52,8 @@ class ForwardBlock : Loop<S> {
   // h_t = LSTM([x_t; v^r_{t-1}], h_{t-1}); the gates hold W_x x_t and both biases already.
   void run_controller(int64_t t) {
     S* gates = saved.gates + (t * p.B + first) * 4 * p.d_h;
-    for (int64_t b = 0; b < n; ++b) this->previous_control(t, first + b, previous.data() + b * p.controls());
+    for (int64_t b = 0; b < n; ++b)
+      this->previous_control_or_zeros_at_reset(t, first + b, previous.data() + b * p.controls());
     product.h.multiply({previous.data(), p.controls()}, {gates, 4 * p.d_h}, n, true);
     product.v.multiply({previous.data() + p.d_h, p.controls()}, {gates, 4 * p.d_h}, n, true);
     for (int64_t b = 0; b < n; ++b) {
@@ -59,7 +61,8 @@ class ForwardBlock : Loop<S> {
       apply_logistic<S>(g, nullptr, 2 * p.d_h);
       apply_tanh<S>(g + 2 * p.d_h, nullptr, p.d_h);
       apply_logistic<S>(g + 3 * p.d_h, nullptr, p.d_h);
-      update_cell(g, this->previous_cell(t, first + b), this->cells(t, first + b), control(t, b));
+      update_cell(
+          g, this->previous_cell_or_null_at_reset(t, first + b), this->cells(t, first + b), control(t, b));
     }
   }
 
@@ -99,14 +102,19 @@ class ForwardBlock : Loop<S> {
     product.feedback.multiply({values.data(), p.d_v}, {targets.data(), lay.targets()}, heads, true);
   }
 
-  void use_memory(int64_t t, int64_t b) {
-    S* own = weights.data() + (p.T == 1 ? 0 : b) * lay.weights_size;
-    if (p.reset(t, first + b))
+  // The memory of a sequence from where it starts: at a reset, or in this call.
+  void start_memory_at_reset(int64_t t, int64_t b, S* own) const {
+    if (p.is_reset(t, first + b))
       lay.load_weights(own, p.initial_memory);
     else if (t == 0)
       lay.load_weights(own, p.start_memory(first + b));
-    const S* expected = lay.gradient_rule ? nullptr : targets.data() + b * lay.heads * lay.targets();
-    memory.forward(
+  }
+
+  void use_memory(int64_t t, int64_t b) {
+    S* own = weights.data() + (p.T == 1 ? 0 : b) * lay.weights_size;
+    start_memory_at_reset(t, b, own);
+    const S* expected = lay.gradient_rule() ? nullptr : targets.data() + b * lay.heads * lay.targets();
+    memory.run(
         own, this->token(t, first + b, expected), control(t, b) + p.d_h, out.meta_loss + t * p.B + first + b);
     if (t == p.T - 1) lay.store_weights(out.state[kMemory] + (first + b) * lay.flat_size, own);
   }
@@ -128,13 +136,14 @@ class ForwardBlock : Loop<S> {
   }
 
   const S* past_after(int64_t t, int64_t b, int64_t delay, int64_t at, State field, int64_t width) const {
-    return delay == 1 ? this->vectors(t, b) + at : this->past(t, b, delay - 1, at, field, width);
+    return delay == 1 ? this->vectors(t, b) + at
+                      : this->past_or_zeros_across_reset(t, b, delay - 1, at, field, width);
   }
 
   const LoopWeights<S>& product;
-  ForwardResult<S> out;
+  ForwardPointers<S> out;
   int64_t first, n;
-  MemoryStep<S> memory;
+  MemoryForward<S> memory;
   Buffer<S> previous, values, targets, weights;
 };
 

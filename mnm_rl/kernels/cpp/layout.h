@@ -1,4 +1,4 @@
-// Settings of the neural memory, and where its numbers lie.
+// Where the numbers of the neural memory lie.
 //
 // Dimensions: H heads, L layers, D_l width of layer l (D_0 = d_k key, D_L = d_v value), P_l = D_l rounded up
 // to whole vectors, N recall delays, R = H (1 + N) reads per step.
@@ -7,40 +7,13 @@
 // each write key of delay 0, 1, ... N - 1. Padding is zero throughout.
 #pragma once
 
+#include "settings.h"
 #include "vector.h"
 
 #include <algorithm>
 #include <vector>
 
 namespace mnm {
-
-enum class Normalization { squared_norm, width, none };
-
-struct Settings {
-  std::vector<int64_t> widths;  // D_0 ... D_L
-  int64_t heads;
-  int64_t rates;       // 1 or L
-  bool gradient_rule;  // Eq. 3 instead of Eq. 4
-  bool tanh_output;
-  Normalization normalization;
-  std::vector<double> delay_weights;  // lambda_0 ... lambda_{N-1}
-
-  int64_t layers() const { return static_cast<int64_t>(widths.size()) - 1; }
-  int64_t delays() const { return static_cast<int64_t>(delay_weights.size()); }
-  int64_t reads() const { return heads * (1 + delays()); }
-  int64_t key() const { return widths.front(); }
-  int64_t value() const { return widths.back(); }
-  int64_t targets() const {
-    int64_t sum = 0;
-    for (int64_t l = 1; l <= layers(); ++l) sum += widths[l];
-    return sum;
-  }
-  // Numbers in one step's interaction vectors: read keys, write keys, write values, rate vector.
-  int64_t vectors() const { return heads * (2 * key() + value()) + key(); }
-  bool linear(int64_t layer) const { return layer == layers() && !tanh_output; }
-  // Whether the error of a layer has the derivative of its nonlinearity as a factor.
-  bool error_has_slope(int64_t layer) const { return gradient_rule && !linear(layer); }
-};
 
 // Where things lie: padded weights, the state's flat weights, and what a step keeps for the backward pass.
 template <typename S>
@@ -95,9 +68,9 @@ struct Layout : Settings {
       case Normalization::squared_norm:
         return 1 / (h * (dot(z, z, pad[layer - 1]) + 1));
       case Normalization::width:
-        return 2 / (h * static_cast<S>(gradient_rule ? value() : widths[layer]));
+        return 2 / (h * static_cast<S>(gradient_rule() ? value() : widths[layer]));
       default:
-        return (gradient_rule ? 2 : 1) / h;
+        return (gradient_rule() ? 2 : 1) / h;
     }
   }
 };

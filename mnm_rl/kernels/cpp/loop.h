@@ -4,69 +4,52 @@
 // d_h controller, d_k key, d_v value, U = H (2 d_k + d_v) + d_k interaction vectors, F = sum D_l D_{l-1}.
 #pragma once
 
-#include "memory.h"
+#include "arguments.h"
 #include "product.h"
 
 namespace mnm {
 
-using at::Tensor;
-
 constexpr int64_t kFewSteps = 8;  // for fewer, packing the controller's weights does not pay
-
-// Order of the tensors that come in and go out; the Python side has the same.
-enum Parameter {
-  kWeightX,
-  kWeightH,
-  kBiasX,
-  kBiasH,
-  kInteraction,
-  kInteractionBias,
-  kRate,
-  kRateBias,
-  kFeedback,
-  kFeedbackBias
-};
-enum State { kHidden, kCell, kReadValue, kMemory, kRecentKeys, kRecentValues };
-enum Saved { kGates, kCells, kVectors, kRates, kRecords };
 
 // Sizes and plain pointers to the tensors of one call.
 template <typename S>
 struct Problem {
   Layout<S> layout;
   int64_t T, B, I, d_h, d_v, U, in_features;
-  const bool* resets;
+  const S* inputs;
+  const bool* resets;  // [T, B], or null if there are none
   const S* initial_memory;
-  std::vector<const S*> parameters, state;
   int64_t memory_stride;  // from one sequence's memory to the next; 0 if all start from the same
+  std::vector<const S*> parameters, state;
 
-  Problem(
-      const Settings& settings, const Tensor& inputs, const optional<Tensor>& resets_,
-      const std::vector<Tensor>& parameter_list, const std::vector<Tensor>& state_list, const Tensor& initial)
-      : layout(settings),
-        T(inputs.size(0)),
-        B(inputs.size(1)),
-        I(inputs.size(2)),
-        d_h(parameter_list[kWeightH].size(1)),
-        d_v(settings.value()),
-        U(settings.vectors()),
+  explicit Problem(const Arguments& given)
+      : layout(given.settings),
+        T(given.T),
+        B(given.B),
+        I(given.I),
+        d_h(given.d_h),
+        d_v(given.settings.value()),
+        U(given.settings.vectors()),
         in_features(I + d_v),
-        resets(resets_ ? resets_->const_data_ptr<bool>() : nullptr),
-        initial_memory(initial.const_data_ptr<S>()) {
-    for (const Tensor& tensor : parameter_list) parameters.push_back(tensor.const_data_ptr<S>());
-    for (const Tensor& tensor : state_list) state.push_back(tensor.const_data_ptr<S>());
-    memory_stride = state_list[kMemory].stride(0);
+        inputs(given.inputs.const_data_ptr<S>()),
+        resets(given.resets ? given.resets->const_data_ptr<bool>() : nullptr),
+        initial_memory(given.initial_memory.const_data_ptr<S>()),
+        memory_stride(given.state[kMemory].stride(0)) {
+    for (const Tensor& tensor : given.parameters) parameters.push_back(tensor.const_data_ptr<S>());
+    for (const Tensor& tensor : given.state) state.push_back(tensor.const_data_ptr<S>());
   }
 
   // The memory of sequence b before the first step.
   const S* start_memory(int64_t b) const { return state[kMemory] + b * memory_stride; }
 
-  bool reset(int64_t t, int64_t b) const { return resets && resets[t * B + b]; }
+  // Whether step t starts a new episode: from zeros and the initial memory.
+  bool is_reset(int64_t t, int64_t b) const { return resets && resets[t * B + b]; }
 
-  // Whether the write of `delay` steps before t belongs to the same episode as step t.
-  bool reaches(int64_t t, int64_t b, int64_t delay) const {
+  // Whether a reset lies between the write of `delay` steps before t and step t: t then does not see it.
+  bool has_reset_since(int64_t t, int64_t b, int64_t delay) const {
     for (int64_t s = t; s > t - delay && s >= 0; --s)
-      if (reset(s, b)) return false;
-    return true;
+      if (is_reset(s, b)) return true;
+    return false;
   }
 
   int64_t controls() const { return d_h + d_v; }
@@ -92,11 +75,12 @@ struct LoopWeights {
   LoopWeights(const Problem<S>& p, bool is_forward, std::vector<Tensor> packed = {}) {
     if (packed.empty() && p.T >= kFewSteps) packed = pack(p, is_forward);
     const std::vector<Tensor> from = matrices(p, is_forward);
+    if (!packed.empty()) check_packed(packed, from);
     const auto prepare = [&](size_t i) {
       return packed.empty() ? Matrix<S>(from[i]) : Matrix<S>(from[i], packed[i]);
     };
     h = prepare(0), v = prepare(1), interaction = prepare(2);
-    if (!p.layout.gradient_rule) feedback = prepare(3);
+    if (!p.layout.gradient_rule()) feedback = prepare(3);
   }
 
   static std::vector<Tensor> pack(const Problem<S>& p, bool is_forward) {
@@ -106,9 +90,15 @@ struct LoopWeights {
   }
 
  private:
+  static void check_packed(const std::vector<Tensor>& packed, const std::vector<Tensor>& from) {
+    std::vector<Shape> shapes;
+    for (const Tensor& w : from) shapes.push_back({Matrix<S>::packed_size(w)});
+    check_tensors("packed: ", kPackedNames, packed, from[0].scalar_type(), shapes);
+  }
+
   static std::vector<Tensor> matrices(const Problem<S>& p, bool is_forward) {
     std::vector<Tensor> all{p.weight_h(), p.weight_v(), p.interaction()};
-    if (!p.layout.gradient_rule) all.push_back(p.feedback());
+    if (!p.layout.gradient_rule()) all.push_back(p.feedback());
     if (is_forward)
       for (Tensor& w : all) w = w.t();
     return all;
@@ -137,9 +127,9 @@ class Loop {
   S* cells(int64_t t, int64_t b) const { return saved.cells + at(t, b) * p.d_h; }
   const S* gates(int64_t t, int64_t b) const { return saved.gates + (t * p.B + b) * 4 * p.d_h; }
 
-  // [h; v^r] of the step before t into `to`; zeros at a reset.
-  void previous_control(int64_t t, int64_t b, S* to) const {
-    if (p.reset(t, b)) {
+  // [h; v^r] of the step before t into `to`.
+  void previous_control_or_zeros_at_reset(int64_t t, int64_t b, S* to) const {
+    if (p.is_reset(t, b)) {
       std::fill_n(to, p.controls(), S(0));
     } else if (t > 0) {
       std::copy_n(controls_out + ((t - 1) * p.B + b) * p.controls(), p.controls(), to);
@@ -149,16 +139,17 @@ class Loop {
     }
   }
 
-  // The cell state before step t; null means zeros.
-  const S* previous_cell(int64_t t, int64_t b) const {
-    if (p.reset(t, b)) return nullptr;
+  // The cell state before step t.
+  const S* previous_cell_or_null_at_reset(int64_t t, int64_t b) const {
+    if (p.is_reset(t, b)) return nullptr;
     return t > 0 ? cells(t - 1, b) : p.state[kCell] + b * p.d_h;
   }
 
-  // Key or value written `delay` steps before step t, from this call, from the state, or zeros.
-  const S* past(int64_t t, int64_t b, int64_t delay, int64_t vectors_at, State field, int64_t width) const {
+  // Key or value written `delay` steps before step t, from this call or from the state.
+  const S* past_or_zeros_across_reset(
+      int64_t t, int64_t b, int64_t delay, int64_t vectors_at, State field, int64_t width) const {
     const int64_t size = lay.heads * width;
-    if (!p.reaches(t, b, delay)) return zeros.data();
+    if (p.has_reset_since(t, b, delay)) return zeros.data();
     if (t >= delay) return vectors(t - delay, b) + vectors_at;
     return p.state[field] + (b * (lay.delays() - 1) + delay - t - 1) * size;
   }
@@ -175,17 +166,24 @@ class Loop {
         {},
         {}};
     for (int64_t delay = 1; delay < lay.delays(); ++delay) {
-      result.past_keys.push_back(past(t, b, delay, p.write_keys_at(), kRecentKeys, lay.key()));
-      result.past_values.push_back(past(t, b, delay, p.values_at(), kRecentValues, lay.value()));
+      result.past_keys.push_back(
+          past_or_zeros_across_reset(t, b, delay, p.write_keys_at(), kRecentKeys, lay.key()));
+      result.past_values.push_back(
+          past_or_zeros_across_reset(t, b, delay, p.values_at(), kRecentValues, lay.value()));
     }
     return result;
   }
 
-  // The weights that the episode of sequence b at step t started from, and the step of its first write here.
-  int64_t episode_start(int64_t t, int64_t b, const S** weights) const {
+  struct EpisodeStart {
+    int64_t step;      // of the first write here
+    const S* weights;  // before that write
+  };
+
+  // Where the episode of sequence b at step t began: at its last reset, or before this call.
+  EpisodeStart last_reset_or_start(int64_t t, int64_t b) const {
     for (int64_t s = t; s >= 0; --s)
-      if (p.reset(s, b)) return *weights = p.initial_memory, s;
-    return *weights = p.start_memory(b), 0;
+      if (p.is_reset(s, b)) return {s, p.initial_memory};
+    return {0, p.start_memory(b)};
   }
 
   const Problem<S>& p;

@@ -18,6 +18,11 @@ struct Rows {
   int64_t stride;
   S* operator[](int64_t row) const { return data + row * stride; }
   Rows from(int64_t row, int64_t column = 0) const { return {data + row * stride + column, stride}; }
+  operator Rows<const S>() const
+    requires(!std::is_const_v<S>)
+  {
+    return {data, stride};
+  }
 };
 
 // Accumulators that fit the vector registers: 24 where there are 32 of them, else 12.

@@ -8,9 +8,9 @@
 
 #include <ATen/Functions.h>
 
-namespace mnm {
+#include <optional>
 
-using std::optional;
+namespace mnm {
 
 // A row-major matrix in plain memory as a tensor.
 template <typename S>
@@ -32,14 +32,16 @@ class Matrix {
   Matrix() = default;
 
   // Without panels, products are those of a library: packing pays only for more than a few products.
-  explicit Matrix(const at::Tensor& w, const optional<at::Tensor>& packed = {})
+  explicit Matrix(const at::Tensor& w, const std::optional<at::Tensor>& packed = {})
       : tensor(w), rows(w.size(0)), columns(w.size(1)) {
     if (packed) panels = *packed;
   }
 
+  static int64_t packed_size(const at::Tensor& w) { return w.size(0) * padded<S>(w.size(1)); }
+
   static at::Tensor pack(const at::Tensor& w) {
     const int64_t rows = w.size(0), columns = w.size(1);
-    const at::Tensor panels = at::empty({rows * padded<S>(columns)}, w.options());
+    const at::Tensor panels = at::empty({packed_size(w)}, w.options());
     const S* from = w.const_data_ptr<S>();
     for (int64_t begin = 0; begin < columns; begin += kWidth) {
       S* panel = panels.data_ptr<S>() + rows * begin;

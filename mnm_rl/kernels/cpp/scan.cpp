@@ -22,14 +22,6 @@ namespace {
 
 constexpr int64_t kBlock = 32;
 
-Settings make_settings(
-    at::IntArrayRef widths, int64_t heads, int64_t rates, bool gradient_rule, bool tanh_output,
-    int64_t normalization, at::ArrayRef<double> delay_weights) {
-  return {widths.vec(),       heads,       rates,
-          gradient_rule,      tanh_output, static_cast<Normalization>(normalization),
-          delay_weights.vec()};
-}
-
 template <typename S, typename Work>
 void for_blocks(int64_t batch, Work work) {
   const int64_t blocks = (batch + kBlock - 1) / kBlock;
@@ -46,128 +38,166 @@ Record<S> make_record(const std::vector<Tensor>& saved) {
           saved[kRates].data_ptr<S>(), saved[kRecords].data_ptr<S>(), saved[kCells].size(0)};
 }
 
-// Returns controls, meta loss, the final state's six tensors, then the five that the backward pass needs. The
-// final memory goes to new_memory if that is given; it may be the memory in state, if T is 1.
+struct ForwardResult {
+  Tensor controls, meta_loss;  // [h_t; v^r_t], [T, B, d_h + d_v]; [T, B]
+  std::vector<Tensor> state;   // after the last step
+  std::vector<Tensor> saved;   // what the backward pass needs
+};
+
+// The final memory goes to new_memory if that is given, which for one step may be the memory in `state`.
+void check_new_memory(const Arguments& given, const Tensor& new_memory) {
+  const Tensor& memory = given.state[kMemory];
+  check_tensor("new_memory", "", new_memory, given.type(), memory.sizes());
+  const bool is_same = given.T == 1 && new_memory.data_ptr() == memory.data_ptr() && memory.is_contiguous();
+  TORCH_CHECK_VALUE(
+      is_same || !new_memory.is_alias_of(memory),
+      "new_memory must not overlap with the state's memory, but for one step may be that very tensor.");
+}
+
 template <typename S>
-std::vector<Tensor> forward(
-    const Settings& settings, const Tensor& inputs, const optional<Tensor>& resets,
-    const std::vector<Tensor>& parameters, const std::vector<Tensor>& state, const Tensor& initial_memory,
-    const std::vector<Tensor>& packed, const optional<Tensor>& new_memory, bool save) {
-  const Problem<S> p(settings, inputs, resets, parameters, state, initial_memory);
-  const int64_t depth = save ? p.T : std::max<int64_t>(2, settings.delays());
+ForwardResult forward(
+    const Arguments& given, const std::vector<Tensor>& packed, const optional<Tensor>& new_memory, bool save) {
+  if (new_memory) check_new_memory(given, *new_memory);
+  const Problem<S> p(given);
+  const LoopWeights<S> loop_weights(p, true, packed);
   const auto empty = [&](at::IntArrayRef sizes) {
-    const Tensor tensor = at::empty(sizes, inputs.options());
+    const Tensor tensor = at::empty(sizes, given.inputs.options());
     prefer_huge_pages(tensor.data_ptr(), tensor.nbytes());
     return tensor;
   };
-  const Tensor gates = empty({p.T, p.B, 4 * p.d_h});
-  std::vector<Tensor> saved{
-      gates, empty({depth, p.B, p.d_h}), empty({depth, p.B, p.U}), empty({depth, p.B, settings.rates}),
-      empty({depth, p.B, p.layout.record_size})};
-  std::vector<Tensor> results{empty({p.T, p.B, p.controls()}), empty({p.T, p.B})};
-  for (size_t i = 0; i < state.size(); ++i)
-    results.push_back(empty(i == kMemory && new_memory ? at::IntArrayRef{0} : state[i].sizes()));
+  const int64_t depth = save ? p.T : std::max<int64_t>(2, p.layout.delays());
+  std::vector<Tensor> saved;
+  for (const Shape& shape : given.saved_shapes(depth, p.layout.record_size)) saved.push_back(empty(shape));
+  ForwardResult result{empty({p.T, p.B, p.controls()}), empty({p.T, p.B}), {}, {}};
+  ForwardPointers<S> out{result.controls.data_ptr<S>(), result.meta_loss.data_ptr<S>(), {}};
+  for (size_t i = 0; i < given.state.size(); ++i) {
+    const bool is_given = i == kMemory && new_memory;
+    result.state.push_back(empty(is_given ? at::IntArrayRef{0} : given.state[i].sizes()));
+    out.state.push_back((is_given ? *new_memory : result.state[i]).template data_ptr<S>());
+  }
 
-  Tensor projected = gates.view({p.T * p.B, 4 * p.d_h});
+  Tensor projected = saved[kGates].view({p.T * p.B, 4 * p.d_h});
   at::addmm_out(
-      projected, at::add(parameters[kBiasX], parameters[kBiasH]), inputs.view({p.T * p.B, p.I}),
-      p.weight_x().t());
-  ForwardResult<S> out{results[0].data_ptr<S>(), results[1].data_ptr<S>(), {}};
-  for (size_t i = 2; i < results.size(); ++i) out.state.push_back(results[i].data_ptr<S>());
-  if (new_memory) out.state[kMemory] = new_memory->data_ptr<S>();
+      projected, at::add(given.parameters[kBiasX], given.parameters[kBiasH]),
+      given.inputs.view({p.T * p.B, p.I}), p.weight_x().t());
   const Record<S> record = make_record<S>(saved);
-  const LoopWeights<S> loop_weights(p, true, packed);
   for_blocks<S>(p.B, [&](int64_t, int64_t begin, int64_t end) {
     ForwardBlock<S>(p, loop_weights, record, out, begin, end).run();
   });
-  if (save) results.insert(results.end(), saved.begin(), saved.end());
-  return results;
+  if (save) result.saved = std::move(saved);
+  return result;
 }
 
-// Returns the gradients of the inputs, of the initial state's six tensors and of the parameters. The gradient of
-// the final memory may be an empty tensor, which stands for zeros.
+// What the forward pass has returned, and the gradients of it. The gradient of the final memory may be an
+// empty tensor, which stands for zeros.
+struct BackwardArguments {
+  std::vector<Tensor> saved;
+  Tensor controls, final_memory, d_controls, d_meta_loss;
+  std::vector<Tensor> d_state;
+
+  void check(const Arguments& given, int64_t record_size) const {
+    const Shape controls_shape{given.T, given.B, given.d_h + given.settings.value()};
+    std::vector<Shape> states = given.state_shapes();
+    check_tensors("saved: ", kSavedNames, saved, given.type(), given.saved_shapes(given.T, record_size));
+    check_tensor("controls", "", controls, given.type(), controls_shape);
+    check_tensor("final_memory", "", final_memory, given.type(), states[kMemory]);
+    check_tensor("d_controls", "", d_controls, given.type(), controls_shape);
+    check_tensor("d_meta_loss", "", d_meta_loss, given.type(), {given.T, given.B});
+    const bool is_zero = d_state.size() > kMemory && d_state[kMemory].sizes() == at::IntArrayRef{0};
+    if (is_zero) states[kMemory] = {0};
+    check_tensors("d_state: ", kStateNames, d_state, given.type(), states);
+  }
+};
+
+struct BackwardResult {
+  Tensor inputs;  // undefined if not needed
+  std::vector<Tensor> parameters;
+  std::vector<Tensor> state;  // the memory undefined if not needed
+};
+
 template <typename S>
-std::vector<Tensor> backward(
-    const Settings& settings, const Tensor& inputs, const optional<Tensor>& resets,
-    const std::vector<Tensor>& parameters, const std::vector<Tensor>& state, const Tensor& initial_memory,
-    const std::vector<Tensor>& saved, const Tensor& controls, const Tensor& final_memory,
-    const std::vector<Tensor>& gradients, bool need_inputs, bool need_memory) {
-  const Problem<S> p(settings, inputs, resets, parameters, state, initial_memory);
-  std::vector<Tensor> results{need_inputs ? at::empty_like(inputs) : Tensor()};
-  for (size_t i = 0; i < state.size(); ++i)
-    results.push_back(
-        i == kMemory && !need_memory ? Tensor() : at::empty(state[i].sizes(), inputs.options()));
+BackwardResult backward(
+    const Arguments& given, const BackwardArguments& more, bool need_inputs, bool need_memory) {
+  const Problem<S> p(given);
+  more.check(given, p.layout.record_size);
+  BackwardResult result;
+  BackwardPointers<S> out{
+      more.d_controls.const_data_ptr<S>(), more.d_meta_loss.const_data_ptr<S>(), {}, nullptr, {}};
+  for (const Tensor& d : more.d_state)
+    out.d_state.push_back(d.numel() > 0 ? d.const_data_ptr<S>() : nullptr);
+  if (need_inputs) {
+    result.inputs = at::empty_like(given.inputs);
+    out.d_inputs = result.inputs.data_ptr<S>();
+  }
+  for (size_t i = 0; i < given.state.size(); ++i) {
+    const bool is_needed = i != kMemory || need_memory;
+    result.state.push_back(
+        is_needed ? at::empty(given.state[i].sizes(), given.inputs.options()) : Tensor());
+    out.d_initial.push_back(is_needed ? result.state[i].data_ptr<S>() : nullptr);
+  }
 
-  BackwardResult<S> out{gradients[0].const_data_ptr<S>(), gradients[1].const_data_ptr<S>(), {}, nullptr, {}};
-  for (size_t i = 2; i < gradients.size(); ++i)
-    out.d_state.push_back(gradients[i].numel() > 0 ? gradients[i].const_data_ptr<S>() : nullptr);
-  if (need_inputs) out.d_inputs = results[0].data_ptr<S>();
-  for (size_t i = 0; i < state.size(); ++i)
-    out.d_initial.push_back(results[1 + i].defined() ? results[1 + i].data_ptr<S>() : nullptr);
-
-  const ParameterOffsets offsets(parameters);
+  const ParameterOffsets offsets(given.parameters);
   const int64_t blocks = (p.B + kBlock - 1) / kBlock;
-  const Tensor sums = at::zeros({blocks, offsets.total}, inputs.options());
-  const Record<S> record = make_record<S>(saved);
+  const Tensor sums = at::zeros({std::max<int64_t>(1, blocks), offsets.total}, given.inputs.options());
+  const Record<S> record = make_record<S>(more.saved);
   const LoopWeights<S> loop_weights(p, false);
   for_blocks<S>(p.B, [&](int64_t block, int64_t begin, int64_t end) {
-    BackwardBlock<S> work(
-        p, loop_weights, record, controls.const_data_ptr<S>(), final_memory.const_data_ptr<S>(), out, offsets,
-        sums.data_ptr<S>() + block * offsets.total, begin, end);
-    work.inputs = inputs.const_data_ptr<S>();
-    work.run();
+    BackwardBlock<S>(
+        p, loop_weights, record, more.controls.const_data_ptr<S>(), more.final_memory.const_data_ptr<S>(),
+        out, offsets, sums.data_ptr<S>() + block * offsets.total, begin, end)
+        .run();
   });
   Tensor total = sums[0];
   for (int64_t block = 1; block < blocks; ++block) total.add_(sums[block]);
   total.narrow(0, offsets.at[kBiasH], 4 * p.d_h).copy_(total.narrow(0, offsets.at[kBiasX], 4 * p.d_h));
-  for (size_t i = 0; i < parameters.size(); ++i)
-    results.push_back(total.narrow(0, offsets.at[i], parameters[i].numel()).view(parameters[i].sizes()));
-  return results;
+  for (size_t i = 0; i < given.parameters.size(); ++i) {
+    const Tensor& parameter = given.parameters[i];
+    result.parameters.push_back(total.narrow(0, offsets.at[i], parameter.numel()).view(parameter.sizes()));
+  }
+  return result;
 }
 
-std::vector<Tensor> scan_forward(
+// What all other operators take, from the settings by name.
+Tensor settings(NamedNumbers named) { return to_tensor(read_settings(named)); }
+
+std::tuple<Tensor, Tensor, std::vector<Tensor>, std::vector<Tensor>> scan_forward(
     const Tensor& inputs, const optional<Tensor>& resets, std::vector<Tensor> parameters,
-    std::vector<Tensor> state, const Tensor& initial_memory, at::IntArrayRef widths, int64_t heads,
-    int64_t rates, bool gradient_rule, bool tanh_output, int64_t normalization,
-    at::ArrayRef<double> delay_weights, std::vector<Tensor> packed, const optional<Tensor>& new_memory,
-    bool save) {
-  const Settings settings =
-      make_settings(widths, heads, rates, gradient_rule, tanh_output, normalization, delay_weights);
-  const auto run = inputs.scalar_type() == at::kDouble ? forward<double> : forward<float>;
-  return run(settings, inputs, resets, parameters, state, initial_memory, packed, new_memory, save);
+    std::vector<Tensor> state, const Tensor& initial_memory, const Tensor& settings,
+    std::vector<Tensor> packed, const optional<Tensor>& new_memory, bool save) {
+  const Arguments given(settings, inputs, resets, std::move(parameters), std::move(state), initial_memory);
+  const auto run = given.type() == at::kDouble ? forward<double> : forward<float>;
+  ForwardResult result = run(given, packed, new_memory, save);
+  return {result.controls, result.meta_loss, std::move(result.state), std::move(result.saved)};
 }
 
 // The controller's weights as a forward pass needs them, to be given to several calls of it.
 std::vector<Tensor> pack(
     const Tensor& inputs, std::vector<Tensor> parameters, std::vector<Tensor> state,
-    const Tensor& initial_memory, at::IntArrayRef widths, int64_t heads, int64_t rates, bool gradient_rule,
-    bool tanh_output, int64_t normalization, at::ArrayRef<double> delay_weights) {
-  const Settings settings =
-      make_settings(widths, heads, rates, gradient_rule, tanh_output, normalization, delay_weights);
+    const Tensor& initial_memory, const Tensor& settings) {
+  const Arguments given(settings, inputs, {}, std::move(parameters), std::move(state), initial_memory);
   const auto run = [&](auto number) {
     using S = decltype(number);
-    const Problem<S> p(settings, inputs, {}, parameters, state, initial_memory);
-    return LoopWeights<S>::pack(p, true);
+    return LoopWeights<S>::pack(Problem<S>(given), true);
   };
-  return inputs.scalar_type() == at::kDouble ? run(0.0) : run(0.0f);
+  return given.type() == at::kDouble ? run(0.0) : run(0.0f);
 }
 
-std::vector<Tensor> scan_backward(
+std::tuple<Tensor, std::vector<Tensor>, std::vector<Tensor>> scan_backward(
     const Tensor& inputs, const optional<Tensor>& resets, std::vector<Tensor> parameters,
-    std::vector<Tensor> state, const Tensor& initial_memory, at::IntArrayRef widths, int64_t heads,
-    int64_t rates, bool gradient_rule, bool tanh_output, int64_t normalization,
-    at::ArrayRef<double> delay_weights, std::vector<Tensor> saved, const Tensor& controls,
-    const Tensor& final_memory, std::vector<Tensor> gradients, bool need_inputs, bool need_memory) {
-  const Settings settings =
-      make_settings(widths, heads, rates, gradient_rule, tanh_output, normalization, delay_weights);
-  const auto run = inputs.scalar_type() == at::kDouble ? backward<double> : backward<float>;
-  return run(
-      settings, inputs, resets, parameters, state, initial_memory, saved, controls, final_memory, gradients,
-      need_inputs, need_memory);
+    std::vector<Tensor> state, const Tensor& initial_memory, const Tensor& settings,
+    std::vector<Tensor> saved, const Tensor& controls, const Tensor& final_memory, const Tensor& d_controls,
+    const Tensor& d_meta_loss, std::vector<Tensor> d_state, bool need_inputs, bool need_memory) {
+  const Arguments given(settings, inputs, resets, std::move(parameters), std::move(state), initial_memory);
+  const BackwardArguments more{
+      std::move(saved), controls, final_memory, d_controls, d_meta_loss, std::move(d_state)};
+  const auto run = given.type() == at::kDouble ? backward<double> : backward<float>;
+  BackwardResult result = run(given, more, need_inputs, need_memory);
+  return {result.inputs, std::move(result.parameters), std::move(result.state)};
 }
 
 // tanh and the logistic function as the loop uses them, to test their error bound.
 Tensor activation(const Tensor& values, bool is_logistic) {
+  check_tensor("values", "", values, at::kFloat, values.sizes());
   Tensor result = values.clone();
   if (is_logistic)
     apply_logistic<float>(result.data_ptr<float>(), nullptr, result.numel());
@@ -180,23 +210,21 @@ Tensor activation(const Tensor& values, bool is_logistic) {
 }  // namespace mnm
 
 TORCH_LIBRARY(MNM_LIBRARY, library) {
+  library.def("settings(Dict(str, float[]) named) -> Tensor", mnm::settings);
   library.def(
       "scan_forward(Tensor inputs, Tensor? resets, Tensor[] parameters, Tensor[] state, "
-      "Tensor initial_memory, int[] widths, int heads, int rates, bool gradient_rule, bool tanh_output, "
-      "int normalization, "
-      "float[] delay_weights, Tensor[] packed, Tensor(a!)? new_memory, bool save) -> Tensor[]",
+      "Tensor initial_memory, Tensor settings, Tensor[] packed, Tensor(a!)? new_memory, "
+      "bool save) -> (Tensor controls, Tensor meta_loss, Tensor[] final_state, Tensor[] saved)",
       mnm::scan_forward);
   library.def(
-      "pack(Tensor inputs, Tensor[] parameters, Tensor[] state, Tensor initial_memory, int[] widths, "
-      "int heads, int rates, bool gradient_rule, bool tanh_output, int normalization, "
-      "float[] delay_weights) -> Tensor[]",
+      "pack(Tensor inputs, Tensor[] parameters, Tensor[] state, Tensor initial_memory, "
+      "Tensor settings) -> Tensor[]",
       mnm::pack);
   library.def(
       "scan_backward(Tensor inputs, Tensor? resets, Tensor[] parameters, Tensor[] state, "
-      "Tensor initial_memory, int[] widths, int heads, int rates, bool gradient_rule, bool tanh_output, "
-      "int normalization, "
-      "float[] delay_weights, Tensor[] saved, Tensor controls, Tensor final_memory, Tensor[] gradients, "
-      "bool need_inputs, bool need_memory) -> Tensor[]",
+      "Tensor initial_memory, Tensor settings, Tensor[] saved, Tensor controls, "
+      "Tensor final_memory, Tensor d_controls, Tensor d_meta_loss, Tensor[] d_state, bool need_inputs, "
+      "bool need_memory) -> (Tensor d_inputs, Tensor[] d_parameters, Tensor[] d_initial)",
       mnm::scan_backward);
   library.def("activation(Tensor values, bool is_logistic) -> Tensor", mnm::activation);
 }

@@ -85,16 +85,20 @@ inline Vec<S> broadcast(S value) {
   return value - Vec<S>{};
 }
 
-// x limited to [-bound, bound]; not a number stays so.
-inline Vec<float> limit(Vec<float> x, float bound) {
-  const Vec<float> high = broadcast(bound), low = broadcast(-bound);
+// x limited to [least, most]; not a number stays so.
+inline Vec<float> limit(Vec<float> x, float least, float most) {
+  const Vec<float> low = broadcast(least), high = broadcast(most);
   x = high < x ? high : x;
   return low > x ? low : x;
 }
 
-// tanh within 4e-7, never beyond 1: x P(x^2) / Q(x^2), minimax in relative error on [0, 8.3].
+inline Vec<float> limit(Vec<float> x, float bound) { return limit(x, -bound, bound); }
+
+// tanh within 4e-7, and within 5e-7 of itself: x P(x^2) / Q(x^2), minimax in relative error on [0, 8.3]. From
+// there on it rises above 1, where it is cut off: by 9 surely, so that all x whose tanh rounds to 1 (from
+// 9.0109) give exactly 1, and 1 - tanh^2 exactly 0, by which gradients are multiplied.
 inline Vec<float> tanh(Vec<float> x) {
-  x = limit(x, 8.3f);
+  x = limit(x, 9.0f);
   const Vec<float> s = x * x;
   Vec<float> p = s * 1.464826084e-08f + 2.150849662e-05f;
   p = p * s + 3.549169204e-03f;
@@ -107,10 +111,11 @@ inline Vec<float> tanh(Vec<float> x) {
   return limit(x * p / q, 1.0f);
 }
 
-// e^x for x in [-87, 87], within 5e-7 of itself: 2^n e^r with |r| <= log(2) / 2, Taylor's series for e^r.
+// e^x for x in [-87, 88.37], within 5e-7 of itself: 2^n e^r with |r| <= log(2) / 2, Taylor's series for e^r.
+// Below it is e^-87; above, where n is 128, infinite.
 inline Vec<float> exponential(Vec<float> x) {
-  typedef int32_t Integers __attribute__((vector_size(kVectorBytes)));
-  x = limit(x, 87.0f);
+  typedef uint32_t Integers __attribute__((vector_size(kVectorBytes)));  // may overflow, for not a number
+  x = limit(x, -87.0f, 88.5f);
   // Adding 1.5 * 2^23 rounds to a whole number, which then stands in the lowest bits.
   const Vec<float> rounder = broadcast(12582912.0f);
   const Vec<float> shifted = x * 1.44269504f + rounder;
@@ -130,7 +135,8 @@ inline Vec<float> exponential(Vec<float> x) {
   return p * scale;
 }
 
-// 1 / (1 + e^{-x}) within 5e-7 of itself where x > -87, in [0, 1].
+// 1 / (1 + e^{-x}), in [0, 1], within 5e-7 of itself where x > -87, and within 1e-37 below; exactly 1 from 16.7
+// on (float32 rounds to 1 from 17.3 on), exactly 0 below -88.4.
 inline Vec<float> logistic(Vec<float> x) { return 1.0f / (1.0f + exponential(-x)); }
 
 inline Vec<double> tanh(Vec<double> x) {

@@ -1,0 +1,69 @@
+"""The C++ operators refuse what does not fit, in words: no crash, no silence."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mnm_rl import make_core
+from mnm_rl.cores.mnm import MNMCore
+from mnm_rl.kernels import build, cpu
+
+PERTURBATIONS = Path(__file__).parent / "native_perturbations.py"
+
+
+@pytest.fixture(autouse=True)
+def compiled() -> None:
+    try:
+        cpu.operators()
+    except build.BuildError:
+        pytest.skip("no C++ compiler")
+
+
+@pytest.mark.parametrize(
+    ("operator", "least"),
+    [("settings", 60), ("pack", 300), ("scan_forward", 400), ("scan_backward", 700), ("activation", 8)],
+)
+def test_every_spoiled_argument_is_refused(operator: str, least: int) -> None:
+    command = [sys.executable, str(PERTURBATIONS), operator]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    *calls, last = result.stdout.splitlines()
+    assert (result.returncode, last) == (0, "done"), f"{last}\n{result.stderr}"
+    assert len(calls) >= least
+    assert [call for call in calls if call.endswith(": nothing")] == []
+
+
+@pytest.mark.parametrize("name", ["mnm-p", "mnm-g"])
+def test_a_state_that_does_not_fit_is_a_value_error_with_one_sentence(name: str) -> None:
+    core = make_core(name, 10, hidden_size=100, kernel="cpu")
+    state = core(torch.randn(5, 4, 10)).state
+    inputs = torch.randn(5, 64, 10)
+    with pytest.raises(
+        ValueError, match=r"^state: hidden must have the shape \[64, 100\], not \[4, 100\]\.$"
+    ):
+        core(inputs, state)
+    with pytest.raises(
+        ValueError, match=r"^state: memory must have the shape \[4, 30000\], not \[30000\]\.$"
+    ):
+        core(inputs[:, :4], state._replace(memory=state.memory[0]))
+    with pytest.raises(ValueError, match=r"^state: cell must be of type Float, not Double\.$"):
+        core(inputs[:, :4], state._replace(cell=state.cell.double()))
+
+
+@pytest.mark.parametrize("name", ["mnm-p", "mnm-g"])
+@pytest.mark.parametrize(("batch", "inputs"), [(0, 3), (2, 0)])
+def test_an_empty_batch_and_inputs_without_numbers_are_no_error(name: str, batch: int, inputs: int) -> None:
+    found = {}
+    for kernel in ("cpu", "torch"):
+        torch.manual_seed(0)
+        core = make_core(name, inputs, hidden_size=7, key_size=4, value_size=4, kernel=kernel)
+        assert isinstance(core, MNMCore)
+        output = core(torch.randn(3, batch, inputs))
+        (output.outputs.sum() + output.meta_loss.sum()).backward()
+        found[kernel] = [output.outputs, *output.state, *[p.grad for p in core.parameters()]]
+    for one, two in zip(found["cpu"], found["torch"], strict=True):
+        torch.testing.assert_close(one, two)
