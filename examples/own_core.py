@@ -2,13 +2,11 @@
 
     python examples/own_core.py
 
-The core is a minimal gated unit (Zhou et al. 2016). From the folder of this file it can be had everywhere by
-its reference, `--core own_core:MinimalCore`, and in Stable-Baselines3 by `policy_kwargs={"core": MinimalCore}`.
+The core is a minimal gated unit (Zhou et al. 2016). Command lines take it by its reference, `--core
+own_core:MinimalCore` in the folder of this file, and the agents as `policy_kwargs={"core": MinimalCore}`.
 
-Dimensions: ``B`` batch, ``D`` hidden size.
+``B`` batch, ``D`` hidden size.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -61,8 +59,8 @@ class MinimalCore(MemoryCore[MinimalState]):
             f = torch.sigmoid(self.forget(torch.cat([x, h], 1)))
             state = MinimalState(torch.lerp(h, torch.tanh(self.update(torch.cat([x, f * h], 1))), f))
             outputs.append(state.hidden)
-        meta_loss = inputs.new_zeros(inputs.shape[:2])
-        return CoreOutput(torch.stack(outputs), state, meta_loss, {} if record else None)
+        none = inputs.new_zeros(inputs.shape[:2])  # the core has no loss of its own
+        return CoreOutput(torch.stack(outputs), state, none, {} if record else None)
 
 
 if __name__ == "__main__":
@@ -73,8 +71,8 @@ if __name__ == "__main__":
         task="double-copy", task_options={"length": 3}, core="minimal", learning_rate=0.01
     )
     trainer = SupervisedTrainer(copy, copy.make_task(), None)
-    print(f"before: {evaluate(trainer.model, trainer.task, 'test').symbol_error:.1%} of the symbols wrong")
+    print(f"before: {evaluate(trainer.model, trainer.task, 'test').symbol_error:.1%} of symbols wrong")
     for number in range(1, 401):
-        batch = trainer.task.training_batch(number, 32, seed=0)
-        trainer.optimizer.step(trainer.loss(batch)[0], f"update {number}")
+        loss, _, _ = trainer.loss(trainer.task.training_batch(number, 32, seed=0))
+        trainer.optimizer.step(loss, f"update {number}")
     print(f"after 400 updates: {evaluate(trainer.model, trainer.task, 'test').symbol_error:.1%}")

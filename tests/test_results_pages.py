@@ -1,8 +1,14 @@
 """Every run under results/ has a page, which names the run in the commands that made and that print it."""
 
+import importlib
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
+
+from mnm_rl.reproduction.programs import programs
+from mnm_rl.training.folder import read_run
 
 ROOT = Path(__file__).parent.parent
 RUNS = sorted(path.parent.relative_to(ROOT) for path in (ROOT / "results").rglob("config.json"))
@@ -20,3 +26,23 @@ def test_a_run_has_a_page(run):
     assert f"--log-dir {run}\n" in page[made_by:reached]
     assert str(run) in page[reached:limits]
     assert len(page[limits:].splitlines()) > 2
+
+
+@pytest.mark.parametrize("run", RUNS, ids=str)
+def test_the_first_command_of_a_page_is_the_run_as_far_as_its_settings_were_not_changed_later(
+    run, monkeypatch
+):
+    document = read_run(ROOT / run)
+    made_by = (ROOT / run / "README.md").read_text().split("## Made by")[1].split("```")[1]
+    command = shlex.split(made_by.strip().splitlines()[0], comments=True)
+    if command[1].startswith("benchmarks/"):
+        return
+    program = next(each for each in programs().values() if each.kind.name == document["kind"])
+    changed = {name.rpartition(".")[2] for change in document.get("changes", []) for name in change}
+    monkeypatch.setattr(sys, "argv", command[1:])
+    parsed = importlib.import_module(f"mnm_rl.commands.{Path(command[1]).stem}")._parse().run
+    module = importlib.import_module(type(parsed).__module__)
+    found, wanted = program.complete(module.config_to_dict(parsed)), program.complete(document["config"])
+    differing = {name.rpartition(".")[2] for name in wanted if found[name] != wanted[name]}
+    former = {"repeat": "babi_repeat", "rename": "babi_rename", "supplement": "babi_supplement"}
+    assert {name for name in differing if not {name, former.get(name)} & changed} <= {"checkpoint_minutes"}
