@@ -29,9 +29,7 @@ def test_a_run_has_a_page(run):
 
 
 @pytest.mark.parametrize("run", RUNS, ids=str)
-def test_the_first_command_of_a_page_is_the_run_as_far_as_its_settings_were_not_changed_later(
-    run, monkeypatch
-):
+def test_the_first_command_of_a_page_is_the_run_but_for_later_changes(run, monkeypatch):
     document = read_run(ROOT / run)
     made_by = (ROOT / run / "README.md").read_text().split("## Made by")[1].split("```")[1]
     command = shlex.split(made_by.strip().splitlines()[0], comments=True)
