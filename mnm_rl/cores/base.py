@@ -47,7 +47,7 @@ def _guarded(method: Callable[..., Any], dimensions: str) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def run(self: Any, inputs: Tensor, state: Any = None, resets: Any = None, **options: Any) -> Any:
-        if _is_compiled():
+        if torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting():
             return _uncompiled(checked, self, inputs, state, resets, **options)
         return checked(self, inputs, state, resets, **options)
 
@@ -65,19 +65,9 @@ def _guarded(method: Callable[..., Any], dimensions: str) -> Callable[..., Any]:
     return run
 
 
-_compiled_before: list[bool] = []
-
-
-def _is_compiled() -> bool:
-    """Whether torch.compile is at work, or was: once it gives up a frame it compiles those that it calls."""
-    compiling = torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()
-    return compiling or bool(_compiled_before)
-
-
 # The public torch.compiler.disable imports the compiler at once, which takes seconds; this when it is called.
 @torch._disable_dynamo  # pyright: ignore[reportPrivateImportUsage]
 def _uncompiled(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    _compiled_before[:] = [True]
     return function(*arguments, **options)
 
 
