@@ -69,6 +69,9 @@ class Args:
     """The maze: how many episodes are watched; 256 if not given."""
     seed: int | None = None
     """The maze: of the episodes; 1,000,000 if not given, training runs use seeds near 0."""
+    trusted: bool = False
+    """The run is your own or of somebody you trust: modules that it names are imported, and its files may run
+    code, as Stable-Baselines3's can."""
     threads: int = 1
     """Processor threads."""
 
@@ -76,7 +79,7 @@ class Args:
 def main(args: Args) -> None:
     """Find out what kind of run it is."""
     set_up_torch("cpu", args.threads)
-    kind, values = read_kind(args.run)
+    kind, values = read_kind(args.run, args.trusted)
     if kind is AGENT:
         analyze_maze(args)
     elif kind is SUPERVISED:
@@ -89,7 +92,7 @@ def analyze_maze(args: Args) -> None:
     """Pictures of an agent in the maze."""
     _refuse(args, OF_SUPERVISED, "supervised runs", "an agent's")
     given = {name: getattr(args, name) for name in OF_AGENTS if getattr(args, name) is not None}
-    for path, what in analyze_agent(args.run, args.out, **given).items():
+    for path, what in analyze_agent(args.run, args.out, trusted=args.trusted, **given).items():
         print(f"{path}: {what}")
     print(f"\n{(args.out / NUMBERS_FILE).read_text()}", end="")
 
@@ -99,7 +102,9 @@ def analyze_supervised(args: Args, values: dict[str, Any]) -> None:
     config = config_from_dict(values)
     _refuse(args, OF_AGENTS, "agents", "a supervised one")
     _check(args, config)
-    config, task, model = load_run(args.run, **({} if args.data is None else {"data": args.data}))
+    config, task, model = load_run(
+        args.run, args.trusted, **({} if args.data is None else {"data": args.data})
+    )
     for note in task.notes:
         print(f"Note: {note}")
     if args.supports is not None:

@@ -23,6 +23,7 @@ from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.devices import set_up_torch
 from mnm_rl.training.files import check_writable_directory
 from mnm_rl.training.folder import AGENT, SUPERVISED, read_kind
+from mnm_rl.training.rl.agent import read_agent
 from mnm_rl.training.rl.config import A2CConfig, config_from_dict
 from mnm_rl.training.rl.environments import is_maze, make_env, maze_arguments
 from mnm_rl.training.rl.evaluation import Score, evaluate_agent
@@ -51,6 +52,9 @@ class Args:
     """bAbI: folder or archive with the official files, if not where the run found them."""
     instance: Literal[1, 2, 3, 4] | None = None
     """Dictionary inference only: test on this instance, if not on that of the run."""
+    trusted: bool = False
+    """The run is your own or of somebody you trust: modules that it names are imported, and its files may run
+    code, as Stable-Baselines3's can."""
     device: str = "cpu"
     """cpu or cuda."""
     threads: int = 1
@@ -60,7 +64,7 @@ class Args:
 def main(args: Args) -> None:
     """Find out what kind of run it is."""
     set_up_torch(args.device, args.threads)
-    kind, values = read_kind(args.run)
+    kind, values = read_kind(args.run, args.trusted)
     if kind is AGENT:
         evaluate_a2c(args, values)
     elif kind is SUPERVISED:
@@ -82,7 +86,7 @@ def evaluate_a2c(args: Args, values: dict[str, Any]) -> None:
     if args.picture is not None:
         _check_picture(args.picture, config)
     path = AGENT.parameters(args.run)
-    agent = RecurrentA2C.load(path, device=args.device, core=config.core)
+    agent = read_agent(args.run, config, args.device, args.trusted)
     print(f"{config.env}, {config.core}, {path}, {agent._n_updates} updates, {args.episodes} episodes each")
     maze_columns = "   first find  never  reward per step after it" if is_maze(config.env) else ""
     print(f"{'':22}reward  95% confidence{maze_columns}")
@@ -118,7 +122,7 @@ def evaluate_supervised(args: Args) -> None:
     if args.instance is not None:
         changes |= {"support_size": None, "length": None, "smaller_instances": False}
         changes["instance"] = args.instance
-    print(describe_errors(*evaluate_run(args.run, "test", args.device, **changes)))
+    print(describe_errors(*evaluate_run(args.run, "test", args.device, args.trusted, **changes)))
 
 
 def _seed(env: Any, seed: int) -> None:

@@ -35,12 +35,13 @@ SHORT = {"--hidden-size": "--core.hidden-size", "--heads": "--core.heads"}
 
 
 class Choices(NamedTuple):
-    """What decides which options there are; ``None`` where it is not given."""
+    """What decides which options there are, and whether code of others may run; ``None``: not given."""
 
     task: str | None
     core: str | None
     preset: str | None
     resume: Path | None
+    trusted: bool
 
 
 def find_choices(words: Sequence[str]) -> Choices:
@@ -49,11 +50,12 @@ def find_choices(words: Sequence[str]) -> Choices:
     for name in ("task", "core", "preset"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--resume", type=Path)
+    parser.add_argument("--trusted", action="store_true")
     try:
         found, _ = parser.parse_known_args(list(words))
     except argparse.ArgumentError as error:
         raise ValueError(f"{error.argument_name} needs a value.") from error
-    return Choices(found.task, found.core, found.preset, found.resume)
+    return Choices(found.task, found.core, found.preset, found.resume, found.trusted)
 
 
 def parse_run(args: ArgsT, description: str | None) -> ArgsT:

@@ -46,6 +46,9 @@ class Args:
     resume: str | None = None
     """Folder of a run to go on with. Its settings are used; its length, --learning-rate, --schedule, --gamma,
     --gamma-end, --gae-lambda, --ent-coef and --ent-coef-end may be given anew."""
+    trusted: bool = False
+    """The run to go on with is your own or of somebody you trust: modules that it names are imported, and its
+    files may run code, as Stable-Baselines3's can."""
     device: str = "cpu"
     """cpu or cuda."""
     threads: int = 1
@@ -80,9 +83,9 @@ def _name(config: A2CConfig) -> str:
 
 def _resume(args: Args, directory: Path) -> tuple[RecurrentA2C, A2CConfig]:
     """An existing run, at its checkpoint."""
-    saved = read_a2c_config(directory)
+    saved = read_a2c_config(directory, args.trusted)
     config = changed_config(directory, saved, args.run)
-    agent = load_agent(directory, config, make_env(config, config.n_envs), args.device)
+    agent = load_agent(directory, config, make_env(config, config.n_envs), args.device, args.trusted)
     before, after = config_to_dict(saved), config_to_dict(config)
     if after != before:
         change_config(directory, before, after, f"timestep {agent.num_timesteps}")
@@ -134,7 +137,7 @@ def _parse() -> Args:
     if chosen.preset is not None and chosen.resume is not None:
         raise ValueError("A preset is for a new run; leave out --preset or --resume.")
     if chosen.resume is not None:
-        config = read_a2c_config(chosen.resume)
+        config = read_a2c_config(chosen.resume, chosen.trusted)
         if chosen.core is not None:
             changed_config(chosen.resume, config, replace(config, core=chosen.core, core_settings={}))
     elif chosen.preset is not None:

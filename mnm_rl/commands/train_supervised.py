@@ -44,6 +44,9 @@ class Args:
     resume: str | None = None
     """Folder of a run to go on with. Its settings are used; --iterations, --data, --learning-rate,
     --schedule, --babi-repeat, --babi-rename and --analyze-every may be given anew."""
+    trusted: bool = False
+    """The run to go on with is your own or of somebody you trust: modules that it names are imported, and its
+    files may run code, as Stable-Baselines3's can."""
     device: str = "cpu"
     """cpu or cuda."""
     threads: int = 1
@@ -81,7 +84,7 @@ def _name(config: SupervisedConfig) -> str:
 
 def _resume(args: Args, directory: Path) -> SupervisedTrainer:
     """An existing run, at its checkpoint."""
-    saved = config_to_dict(config_from_dict(open_run(directory, SUPERVISED)))
+    saved = config_to_dict(config_from_dict(open_run(directory, SUPERVISED, args.trusted)))
     wanted = config_to_dict(args.run)
     check_changes(directory, saved, wanted, args.run.changeable)
     trainer = SupervisedTrainer(args.run, args.run.make_task(), directory, args.device)
@@ -137,7 +140,7 @@ def _parse() -> Args:
     if chosen.resume is None:
         config = SupervisedConfig(**named)
     else:
-        saved = open_run(chosen.resume, SUPERVISED)
+        saved = open_run(chosen.resume, SUPERVISED, chosen.trusted)
         config = config_from_dict(saved)
         check_changes(chosen.resume, {"task": config.task, "core": config.core}, named, ())
     return parse_run(Args(run=config), __doc__)

@@ -110,34 +110,53 @@ def create_run(directory: Path, kind: RunKind, config: Mapping[str, Any]) -> Non
     _write(directory, {"kind": kind.name, "config": config, "versions": versions(), "hardware": hardware()})
 
 
-def open_run(directory: Path, kind: RunKind) -> dict[str, Any]:
+def open_run(directory: Path, kind: RunKind, trusted: bool = False) -> dict[str, Any]:
     """The config of an existing run of a kind, which can be written to.
 
+    Args:
+        directory: the run's folder.
+        kind: the kind that it should be of.
+        trusted: as for :func:`read_kind`.
+
     Raises:
-        ValueError: if there is no such run, or it is of another kind.
+        ValueError: if there is no such run, it is of another kind, or as for :func:`read_kind`.
     """
-    found, config = read_kind(directory)
+    found, config = read_kind(directory, trusted)
     if found is not kind:
         raise ValueError(f"{directory} holds a run of kind {found.name}, not {kind.name}.")
     check_writable_directory(directory)
     return config
 
 
-def read_kind(run: Path) -> tuple[RunKind, dict[str, Any]]:
+def read_kind(run: Path, trusted: bool = False) -> tuple[RunKind, dict[str, Any]]:
     """The kind and the config of a run.
 
     Args:
         run: its folder, or a file in it.
+        trusted: whether the modules that its config names, of environments, cores and tasks of one's own, may
+            be imported, which runs them.
 
     Raises:
-        ValueError: if there is no such run, or its kind is not known.
+        ValueError: if there is no such run, its kind is not known, or it names a module and is not trusted.
     """
     document = read_run(run_directory(run))
     if document["kind"] not in RUN_KINDS:
         known = ", ".join(RUN_KINDS)
         where = run_directory(run)
         raise ValueError(f"{where} holds a run of kind {document['kind']}; known kinds: {known}.")
+    if not trusted:
+        _refuse_modules(run, document["config"])
     return RUN_KINDS[document["kind"]], document["config"]
+
+
+def _refuse_modules(run: Path, config: Mapping[str, Any]) -> None:
+    for name in ("env", "core", "task"):
+        module, colon, _ = str(config.get(name, "")).partition(":")
+        if colon and module.partition(".")[0] != "mnm_rl":
+            raise ValueError(
+                f"The {name} of {run} is {config[name]}, for which the module {module} would be imported and "
+                "run; if you trust this run, say so with --trusted."
+            )
 
 
 def read_run(directory: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from mnm_rl.analysis.maze.numbers import describe_finds, describe_similarities
 from mnm_rl.envs import MazeVecEnv
 from mnm_rl.training.files import check_writable_directory
 from mnm_rl.training.folder import AGENT, read_kind
-from mnm_rl.training.rl.agent import make_agent
+from mnm_rl.training.rl.agent import make_agent, read_agent
 from mnm_rl.training.rl.config import A2CConfig, config_from_dict
 from mnm_rl.training.rl.environments import is_maze, make_env
 
@@ -29,7 +29,12 @@ COMPARED = (0.5, 0.8)
 
 
 def analyze_agent(
-    run: Path, out: Path, seed: int = 1_000_000, episodes: int = 256, device: str = "cpu"
+    run: Path,
+    out: Path,
+    seed: int = 1_000_000,
+    episodes: int = 256,
+    device: str = "cpu",
+    trusted: bool = False,
 ) -> dict[Path, str]:
     """Watch an agent in the maze and draw what there is to see.
 
@@ -43,6 +48,7 @@ def analyze_agent(
         seed: of the episodes; training runs use seeds near 0.
         episodes: how many are watched.
         device: where the policy runs.
+        trusted: whether the run may run code; see :func:`mnm_rl.training.rl.agent.read_agent`.
 
     Returns:
         what each file shows.
@@ -50,11 +56,11 @@ def analyze_agent(
     Raises:
         ValueError: there is no such run, it is not in the maze, or ``episodes`` is less than 2.
     """
-    config = _read_config(run)
+    config = _read_config(run, trusted)
     if episodes < 2:
         raise ValueError(f"episodes must be at least 2, got {episodes}.")
     check_writable_directory(out)
-    agent = RecurrentA2C.load(AGENT.parameters(run), device=device, core=config.core)
+    agent = read_agent(run, config, device, trusted)
     trained = _watch(agent, config, seed, episodes)
     median = int(np.argsort(trained.returns)[episodes // 2])
     episode = trained.only(median)
@@ -68,9 +74,9 @@ def analyze_agent(
     return shown | _write_numbers(trained, out)
 
 
-def _read_config(run: Path) -> A2CConfig:
+def _read_config(run: Path, trusted: bool) -> A2CConfig:
     """The config of a run in the maze."""
-    kind, values = read_kind(run)
+    kind, values = read_kind(run, trusted)
     if kind is not AGENT:
         raise ValueError(f"{run} is a run of kind {kind.name}, not of an agent ({AGENT.name}).")
     config = config_from_dict(values)

@@ -53,8 +53,25 @@ def changeable_settings(config: A2CConfig) -> dict[str, Any]:
     }
 
 
-def load_agent(directory: Path, config: A2CConfig, env: VecEnv, device: str = "cpu") -> RecurrentA2C:
-    """The agent of a run at its checkpoint, ready to go on.
+def read_agent(run: Path, config: A2CConfig, device: str = "cpu", trusted: bool = False) -> RecurrentA2C:
+    """The agent of a run, to be looked at.
+
+    Args:
+        run: the run's folder, or a checkpoint in it.
+        config: the run.
+        device: where the policy runs.
+        trusted: whether the file may run code, as Stable-Baselines3's files can.
+
+    Raises:
+        ValueError: the checkpoint is missing, damaged, of another core, or holds what only a trusted one may.
+    """
+    return RecurrentA2C.load(AGENT.parameters(run), device=device, core=config.core, trusted=trusted)
+
+
+def load_agent(
+    directory: Path, config: A2CConfig, env: VecEnv, device: str = "cpu", trusted: bool = False
+) -> RecurrentA2C:
+    """The agent of a run at its checkpoint, ready to go on; arguments as for :func:`read_agent`.
 
     The maze goes on exactly where it was. Other environments cannot save their state: they start new
     episodes, which are seeded by how far the run is.
@@ -66,7 +83,13 @@ def load_agent(directory: Path, config: A2CConfig, env: VecEnv, device: str = "c
     resumable = env_state(env) is not None
     settings = changeable_settings(config)
     agent = RecurrentA2C.load(
-        path, env=env, device=device, force_reset=not resumable, core=config.core, **settings
+        path,
+        env=env,
+        device=device,
+        force_reset=not resumable,
+        core=config.core,
+        trusted=trusted,
+        **settings,
     )
     if not resumable and agent._run_state is not None:
         set_random_state(agent._run_state["random"])
@@ -74,13 +97,13 @@ def load_agent(directory: Path, config: A2CConfig, env: VecEnv, device: str = "c
     return agent
 
 
-def read_a2c_config(directory: Path) -> A2CConfig:
-    """The config of an existing run.
+def read_a2c_config(directory: Path, trusted: bool = False) -> A2CConfig:
+    """The config of an existing run; ``trusted`` as for :func:`mnm_rl.training.folder.read_kind`.
 
     Raises:
         ValueError: there is no such run, or it is of another kind.
     """
-    return config_from_dict(open_run(directory, AGENT))
+    return config_from_dict(open_run(directory, AGENT, trusted))
 
 
 def changed_config(directory: Path, saved: A2CConfig, wanted: A2CConfig) -> A2CConfig:

@@ -15,7 +15,9 @@ from mnm_rl.training.supervised.model import SequenceModel
 from mnm_rl.training.supervised.trainer import build_model, evaluate, load_parameters, saved_task
 
 
-def load_run(run: Path, **task_options: Any) -> tuple[SupervisedConfig, Task, SequenceModel]:
+def load_run(
+    run: Path, trusted: bool = False, **task_options: Any
+) -> tuple[SupervisedConfig, Task, SequenceModel]:
     """A run's task, and its model with the best parameters by validation error, or the last without any yet.
 
     The task is there for its test set: bAbI's comes without the synthetic training data of a supplement,
@@ -23,6 +25,7 @@ def load_run(run: Path, **task_options: Any) -> tuple[SupervisedConfig, Task, Se
 
     Args:
         run: the run's folder, or a file with parameters in it.
+        trusted: whether modules that the run names may be imported.
         task_options: options of the task in place of the run's own, such as where bAbI's data are, or another
             instance of dictionary inference; all instances have the same symbols.
 
@@ -30,7 +33,7 @@ def load_run(run: Path, **task_options: Any) -> tuple[SupervisedConfig, Task, Se
         ValueError: if there is no such run, its files are damaged, the data do not fit its vocabulary, or the
             task has no such option.
     """
-    kind, values = read_kind(run)
+    kind, values = read_kind(run, trusted)
     if kind is not SUPERVISED:
         raise ValueError(f"{run} is a run of kind {kind.name}, not {SUPERVISED.name}.")
     config = config_from_dict(values).with_task_options(**task_options)
@@ -43,7 +46,11 @@ def load_run(run: Path, **task_options: Any) -> tuple[SupervisedConfig, Task, Se
 
 
 def evaluate_run(
-    run: Path, split: str = "test", device: torch.device | str = "cpu", **task_options: Any
+    run: Path,
+    split: str = "test",
+    device: torch.device | str = "cpu",
+    trusted: bool = False,
+    **task_options: Any,
 ) -> tuple[SupervisedConfig, Task, ErrorCounts]:
     """Evaluate a run; see :func:`load_run`.
 
@@ -51,12 +58,13 @@ def evaluate_run(
         run: the run's folder, or a file with parameters in it.
         split: ``"test"`` or ``"valid"``.
         device: where to compute.
+        trusted: as for :func:`load_run`.
         task_options: as for :func:`load_run`.
 
     Raises:
         ValueError: as :func:`load_run`.
     """
-    config, task, model = load_run(run, **task_options)
+    config, task, model = load_run(run, trusted, **task_options)
     return config, task, evaluate(model.to(device), task, split, device)
 
 
