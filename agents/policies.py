@@ -78,6 +78,8 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
     """
 
     core: MemoryCore
+    first_action: Any
+    """First number of Discrete and MultiDiscrete actions that do not count from 0, ``None`` for others."""
     _distribution: ActionDistribution
 
     def __init__(
@@ -105,7 +107,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         core_config(core, **(core_kwargs or {}))
         check_extractor(features_extractor_class, observation_space, normalize_images)
         self._observation_starts = first_numbers(observation_space)
-        self._action_start = first_numbers(action_space).get("")
+        self.first_action = first_numbers(action_space).get("")
         self._core_settings = {"core": core, "core_kwargs": dict(core_kwargs or {})}
         super().__init__(
             observation_space,
@@ -289,7 +291,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         space = self.action_space
         if isinstance(space, spaces.Box):
             return np.clip(actions, space.low, space.high)
-        return actions if self._action_start is None else actions + self._action_start
+        return actions if self.first_action is None else actions + self.first_action
 
     def extract_features(
         self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor | None = None
