@@ -279,3 +279,10 @@ def test_the_buffer_and_the_distribution_count_from_zero():
     actions, *_ = agent.policy(torch.zeros(4, 3), None, torch.zeros(4, dtype=torch.bool))
     assert actions.max() <= 2
     assert agent.policy.clip_actions(np.array([0, 2])).tolist() == [7, 9]
+
+
+def test_large_numbers_are_finite():
+    agent = make_agent()
+    action, _ = agent.predict(np.full((2, 3), 3e38, np.float32))
+    assert action.shape == (2,)
+    agent.predict(np.full((2, 3), 6e4, np.float16))
