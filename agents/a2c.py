@@ -201,18 +201,20 @@ class RecurrentA2C(ResumableAlgorithm):
         """Act for ``n_rollout_steps`` and fill the buffer; see the base class.
 
         Raises:
-            ValueError: a setting was changed to what is not allowed, or an observation is not finite.
+            ValueError: a setting was changed to what is not allowed, or an observation, an action or a
+                parameter is not finite.
             TypeError: the buffer is not a `SequenceRolloutBuffer`.
         """
         self._check_settings()
-        rollout_buffer = self._buffer_that_fits(rollout_buffer, n_rollout_steps)
+        buffer = self._buffer_that_fits(rollout_buffer, n_rollout_steps)
         self._fit_core_state()
+        self.policy.check_parameters()
         self.policy.set_training_mode(False)
         self.mark_rollout_start()
-        rollout_buffer.start(self.core_state)
+        buffer.start(self.core_state)
         callback.on_rollout_start()
         with self.policy.core.acting():
-            if not self._act(env, callback, rollout_buffer, n_rollout_steps):
+            if not self._act(env, callback, buffer, n_rollout_steps):
                 return False
         callback.update_locals(locals())
         callback.on_rollout_end()

@@ -34,6 +34,11 @@ from mnm_rl.agents.settings import OTHER_POLICIES, check_foreign_settings
 from mnm_rl.agents.spaces import check_extractor, first_numbers
 from mnm_rl.cores import MemoryCore, core_config, make_core
 
+NOT_FINITE = (
+    "The policy's output is not finite for finite observations: its parameters or its state are not, or too "
+    "large."
+)
+
 
 class SequenceEvaluation(NamedTuple):
     """What training needs to know about a sequence."""
@@ -162,15 +167,24 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             `clip_actions`), and the state after the step.
 
         Raises:
-            ValueError: an observation, or what comes of it, is not finite.
+            ValueError: an observation or a number of a Box action is not finite. Parameters are not looked
+                at, see `check_parameters`.
         """
         check_finite(observation)
         # BaseModel.device walks through all parameters, which takes as long as the environments' step.
         device = self.value_net.weight.device
         tensors = obs_as_tensor(observation, device)  # pyright: ignore[reportArgumentType]
         starts = torch.as_tensor(episode_starts, device=device) if episode_starts.any() else None
-        actions, state = self._choose(tensors, state, starts, deterministic)
+        actions, _, state = self._choose(tensors, state, starts, deterministic)
         return actions, state
+
+    def check_parameters(self) -> None:
+        """Raise a ValueError if a parameter is not finite; actions of such a policy mean nothing."""
+        for name, parameter in self.named_parameters():
+            # The sum is faster, and may overflow.
+            values = parameter.detach()
+            if not math.isfinite(values.sum()) and not bool(values.isfinite().all()):
+                raise ValueError(f"The policy's parameter {name} is not finite.")
 
     def evaluate_sequence(
         self, observations: PyTorchObs, actions: Tensor, state: Any, episode_starts: Tensor
@@ -277,12 +291,15 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         batch_size = len(next(iter(tensors.values())) if isinstance(tensors, dict) else tensors)
         starts = np.zeros(batch_size, dtype=bool) if episode_start is None else np.asarray(episode_start)
         with torch.no_grad():
-            chosen, new_state = self._choose(
+            chosen, parameters, new_state = self._choose(
                 tensors,
                 self.state_from_arrays(state, batch_size),
                 torch.tensor(np.broadcast_to(starts.astype(bool), batch_size), device=self.device),
                 deterministic,
             )
+        # Numbers that are not finite still have a largest one, which would be an action.
+        if not _is_finite(parameters.cpu().numpy()):
+            raise ValueError(NOT_FINITE)
         actions = self.clip_actions(chosen)
         return actions if is_batch else actions.squeeze(axis=0), state_to_arrays(new_state)
 
@@ -362,18 +379,14 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
 
     def _choose(
         self, obs: PyTorchObs, state: Any, episode_starts: Tensor | None, deterministic: bool
-    ) -> tuple[NDArray[Any], Any]:
+    ) -> tuple[NDArray[Any], Tensor, Any]:
+        """Actions, the numbers that they were drawn from, and the state after the step."""
         outputs, state = self._step(obs, state, episode_starts)
         parameters = self.action_net(self.mlp_extractor.forward_actor(outputs))
         actions = self._pick(parameters, deterministic).cpu().numpy()
-        # Numbers that are not finite still have a largest one: look at where the actions come from.
-        is_box = isinstance(self.action_space, spaces.Box)
-        if not _is_finite(actions if is_box else parameters.cpu().numpy()):
-            raise ValueError(
-                "The policy's output is not finite for finite observations: its parameters or its state are "
-                "not, or too large."
-            )
-        return actions, state
+        if actions.dtype.kind == "f" and not _is_finite(actions):
+            raise ValueError(NOT_FINITE)
+        return actions, parameters, state
 
     def _pick(self, parameters: Tensor, deterministic: bool) -> Tensor:
         return self.distribution.mode(parameters) if deterministic else self.distribution.sample(parameters)

@@ -18,7 +18,7 @@ import stat
 import zipfile
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -219,7 +219,11 @@ def _read_objects(data: Any, forbidden: set[str], replaced: set[str]) -> dict[st
     }
 
 
-class _KnownUnpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
+_Interpreter: Any = pickle._Unpickler  # pyright: ignore[reportAttributeAccessIssue]
+"""The unpickler of the standard library that is written in Python."""
+
+
+class _KnownUnpickler(_Interpreter):
     """Builds objects of known kinds only.
 
     The interpreter of the standard library in Python, whose operations can be replaced: here a class may be
@@ -271,8 +275,8 @@ class _KnownUnpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAcce
     def _refuse(self) -> None:
         raise _Refused("an operation of pickle that no saved agent needs")
 
-    _original = pickle._Unpickler.dispatch  # pyright: ignore[reportAttributeAccessIssue]
-    dispatch = {  # noqa: RUF012 - as in the base class
+    _original = _Interpreter.dispatch
+    dispatch: ClassVar[dict[int, Any]] = {
         **_original,
         pickle.REDUCE[0]: _call,
         pickle.NEWOBJ[0]: _instantiate,
@@ -339,7 +343,7 @@ def _instantiated() -> Names:
 @cache
 def _called() -> Names:
     """Functions that may be called, safe for any arguments."""
-    from numpy._core.numeric import _frombuffer
+    from numpy._core.numeric import _frombuffer  # pyright: ignore[reportAttributeAccessIssue]
 
     # Before version 2, numpy._core was called numpy.core.
     arrays = {

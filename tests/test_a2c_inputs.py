@@ -195,11 +195,10 @@ def test_parameters_that_are_no_numbers_stop_before_the_environment_is_touched(k
     agent = make_agent(env=env)
     with torch.no_grad():
         agent.policy.action_net.bias[0] = number
-    message = "The policy's output is not finite for finite observations"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=r"The policy's parameter action_net.bias is not finite"):
         agent.learn(10)
     assert env.envs[0].actions == []
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match="The policy's output is not finite for finite observations"):
         agent.predict(np.zeros(3, np.float32), deterministic=True)
 
 
@@ -208,9 +207,12 @@ def test_a_spread_that_is_no_number_stops_too():
     agent = make_agent(env=env)
     with torch.no_grad():
         agent.policy.log_std.fill_(float("nan"))
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="parameter log_std is not finite"):
         agent.learn(10)
     assert env.envs[0].actions == []
+    state, starts = agent.policy.initial_state(1), np.array([True])
+    with pytest.raises(ValueError, match="The policy's output is not finite"):
+        agent.policy.act(np.zeros((1, 3), np.float32), state, starts)
 
 
 STARTS = {
