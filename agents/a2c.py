@@ -216,6 +216,7 @@ class RecurrentA2C(ResumableAlgorithm):
         with self.policy.core.acting():
             if not self._act(env, callback, buffer, n_rollout_steps):
                 return False
+        rollout_buffer = buffer  # pyright: ignore[reportAssignmentType] - callbacks find it among the locals
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True

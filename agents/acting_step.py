@@ -40,6 +40,9 @@ class ActingStep(nn.Module):
             cannot hold.
     """
 
+    low: Tensor | None
+    high: Tensor | None
+
     def __init__(self, policy: RecurrentActorCriticPolicy):
         super().__init__()
         self.policy = copy.deepcopy(policy)
@@ -53,11 +56,11 @@ class ActingStep(nn.Module):
         for name, field in zip(self._fields, initial, strict=True):
             self.register_buffer(name, field.clone(), persistent=False)
         space = self.policy.action_space
-        self._bounds: list[Tensor] = []
-        if isinstance(space, spaces.Box):
-            self._bounds = [
-                torch.as_tensor(each, device=self.policy.device) for each in (space.low, space.high)
-            ]
+        for name in ("low", "high"):
+            bound = torch.as_tensor(getattr(space, name)) if isinstance(space, spaces.Box) else None
+            self.register_buffer(
+                name, None if bound is None else bound.to(self.policy.device), persistent=False
+            )
 
     def initial_state(self, batch_size: int) -> tuple[Tensor, ...]:
         """The recurrent state at the start, tensors ``[B, ...]``."""
@@ -83,9 +86,8 @@ class ActingStep(nn.Module):
         return self._action(policy.distribution.mode(parameters)), values, *after
 
     def _action(self, action: Tensor) -> Tensor:
-        if self._bounds:
-            low, high = self._bounds
-            return torch.minimum(torch.maximum(action, low), high)
+        if self.low is not None and self.high is not None:
+            return torch.minimum(torch.maximum(action, self.low), self.high)
         start = self.policy.first_action
         return action if start is None else action + torch.as_tensor(start, device=action.device)
 

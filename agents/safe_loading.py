@@ -146,7 +146,7 @@ def read_object(key: str, item: Any) -> Any:
         return item
     try:
         pickled = base64.b64decode(item[":serialized:"], validate=True)
-        return _KnownUnpickler(pickled).load()
+        return _KnownUnpickler(io.BytesIO(pickled)).load()
     except _Refused as error:
         raise _Refused(f"holds {error} in {key!r}, which is not what an agent is saved with") from error
     # A pickle that is not well formed can fail in any way; a program that does not stop, in none of them.
@@ -231,10 +231,6 @@ class _KnownUnpickler(_Interpreter):
     function, and no length is believed that the data does not have.
     """
 
-    def __init__(self, pickled: bytes):
-        super().__init__(io.BytesIO(pickled))
-        self.size = len(pickled)
-
     def find_class(self, module: str, name: str) -> Any:
         """See base class."""
         known = {**_values(), **_instantiated(), **_called()}
@@ -267,10 +263,8 @@ class _KnownUnpickler(_Interpreter):
         self._original[pickle.BUILD[0]](self)
 
     def _byte_array(self) -> None:
-        length = int.from_bytes(self.read(8), "little")
-        if length > self.size:
-            raise _Refused("a byte array that is longer than the file")
-        self.append(bytearray(self.read(length)))
+        # Takes what is there; the original first makes room for as much as the file says.
+        self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
 
     def _refuse(self) -> None:
         raise _Refused("an operation of pickle that no saved agent needs")

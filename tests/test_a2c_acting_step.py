@@ -91,6 +91,12 @@ def test_a_traced_step_resets_where_it_is_told_to(core, kind, batch):
     assert resets > 5
 
 
+def test_the_module_moves_with_all_that_it_holds():
+    step = ActingStep(make_policy("lstm", "box")).to(torch.float64)
+    assert {part.dtype for part in step.buffers()} == {torch.float64}
+    assert len(list(step.buffers())) == 4
+
+
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("core", ["lstm", "gru", "mnm-p"])
 def test_a_traced_step_takes_another_number_of_environments(core, tmp_path):
@@ -100,6 +106,16 @@ def test_a_traced_step_takes_another_number_of_environments(core, tmp_path):
     traced = torch.jit.load(str(tmp_path / "step.pt"))
     inputs = (torch.rand(5, 3), torch.tensor([True, False, True, False, False]), *step.initial_state(5))
     for mine, theirs in zip(traced(*inputs), step(*inputs), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("core", ["gru", "mnm-g"])
+def test_torch_export_takes_it_too(core):
+    step = ActingStep(make_policy(core))
+    state = step.initial_state(2)
+    program = torch.export.export(step, (torch.zeros(2, 3), torch.tensor([False, False]), *state))
+    inputs = (torch.rand(2, 3), torch.tensor([True, False]), *[torch.rand_like(part) for part in state])
+    for mine, theirs in zip(program.module()(*inputs), step(*inputs), strict=True):
         torch.testing.assert_close(mine, theirs)
 
 
