@@ -3,9 +3,11 @@
 RecurrentA2C                  the algorithm
 RecurrentActorCriticPolicy    features, core, heads for action and value ("MlpPolicy", "CnnPolicy", ...)
 SequenceRolloutBuffer         what a rollout stores
+ActingStep                    one step as a module of tensors, for torch.jit.trace and other exports
 """
 
 from mnm_rl.agents.a2c import RecurrentA2C
+from mnm_rl.agents.acting_step import ActingStep
 from mnm_rl.agents.buffers import SequenceRolloutBuffer
 from mnm_rl.agents.policies import (
     RecurrentActorCriticCnnPolicy,
@@ -14,6 +16,7 @@ from mnm_rl.agents.policies import (
 )
 
 __all__ = [
+    "ActingStep",
     "RecurrentA2C",
     "RecurrentActorCriticCnnPolicy",
     "RecurrentActorCriticPolicy",

@@ -30,6 +30,18 @@ from mnm_rl.agents.policies import (
 )
 from mnm_rl.agents.resumable import ResumableAlgorithm
 from mnm_rl.agents.returns import advantages_and_returns
+from mnm_rl.agents.settings import (
+    COUNT,
+    FRACTION,
+    LIMIT,
+    OTHER_ALGORITHMS,
+    OTHER_POLICIES,
+    WEIGHT,
+    check_flag,
+    check_foreign_settings,
+    check_learning_rate,
+    check_number,
+)
 from mnm_rl.agents.spaces import check_spaces
 from mnm_rl.updates import GuardedOptimizer
 
@@ -60,14 +72,20 @@ class RecurrentA2C(ResumableAlgorithm):
 
     An update whose loss or gradient is not finite is skipped and counted (``train/skipped_updates``).
 
-    State-dependent exploration (``use_sde``) is not available.
+    Settings may be changed between updates: ``gamma``, the coefficients, ``max_grad_norm``,
+    ``learning_rate``, ``n_steps``, and also the policy or its optimizer as a whole
+    (``model.policy = type(model.policy).load(path)``, ``model.policy.optimizer = torch.optim.SGD(...)``).
+
+    Settings of Stable-Baselines3's A2C and PPO that this agent does not have are accepted with the values
+    that change nothing (``use_sde=False``, ``n_epochs=1``, ...), and refused by name otherwise.
+    State-dependent exploration is not available.
 
     Args:
         policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, or a class. Choose the core with
             ``policy_kwargs={"core": "mnm-p", "core_kwargs": {"hidden_size": 200}}``.
         env: environment or its id.
         learning_rate: number, or function of the remaining progress (1 to 0).
-        n_steps: T. Gradients do not reach back beyond a rollout.
+        n_steps: T. Gradients do not reach back beyond a rollout. What follows is given by name.
         gamma: discount per step.
         gae_lambda: 1 for Monte-Carlo returns.
         ent_coef: weight of the term that keeps the policy exploring.
@@ -87,10 +105,12 @@ class RecurrentA2C(ResumableAlgorithm):
         verbose: 0 for no output.
         seed: of all random numbers.
         device: where the policy runs.
+        other: settings of other algorithms; see above.
 
     Raises:
-        ValueError: spaces that cannot be served, an unknown core, or a number out of range.
-        TypeError: unknown setting of the core.
+        ValueError: spaces that cannot be served, an unknown core, or a number out of range; nothing has been
+            built then.
+        TypeError: unknown setting of the core, of the policy or of the agent, or a policy of another kind.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -106,6 +126,7 @@ class RecurrentA2C(ResumableAlgorithm):
         env: GymEnv | str | None,
         learning_rate: float | Schedule = 7e-4,
         n_steps: int = 128,
+        *,
         gamma: float = 0.99,
         gae_lambda: float = 1.0,
         ent_coef: float = 0.0,
@@ -124,14 +145,26 @@ class RecurrentA2C(ResumableAlgorithm):
         seed: int | None = None,
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
+        **other: Any,
     ):
-        if env is not None:
-            env = maybe_make_env(env, verbose)
-            check_spaces(env.observation_space, env.action_space)
+        check_foreign_settings("RecurrentA2C", other, OTHER_ALGORITHMS)
+        policy_kwargs = _check_policy(policy, policy_kwargs)
+        self.learning_rate, self.n_steps, self.gamma, self.gae_lambda = (
+            learning_rate,
+            n_steps,
+            gamma,
+            gae_lambda,
+        )
+        self.ent_coef, self.vf_coef, self.max_grad_norm = ent_coef, vf_coef, max_grad_norm
+        self.rollout_buffer_class = rollout_buffer_class or SequenceRolloutBuffer  # pyright: ignore
         self.entropy_kind = entropy_kind
         self.meta_coef = meta_coef
         self.normalize_advantage = normalize_advantage
         self.bootstrap_time_limit = bootstrap_time_limit
+        self._check_numbers()
+        if env is not None:
+            env = maybe_make_env(env, verbose)
+            check_spaces(env.observation_space, env.action_space)
         self.last_update: dict[str, float] = {}
         super().__init__(
             policy,
@@ -145,7 +178,7 @@ class RecurrentA2C(ResumableAlgorithm):
             max_grad_norm=max_grad_norm,
             use_sde=False,
             sde_sample_freq=-1,
-            rollout_buffer_class=rollout_buffer_class or SequenceRolloutBuffer,  # pyright: ignore
+            rollout_buffer_class=self.rollout_buffer_class,
             rollout_buffer_kwargs=rollout_buffer_kwargs,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
@@ -165,18 +198,60 @@ class RecurrentA2C(ResumableAlgorithm):
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
     ) -> bool:
-        """Act for ``n_rollout_steps`` and fill the buffer; see the base class."""
-        assert isinstance(rollout_buffer, SequenceRolloutBuffer)
+        """Act for ``n_rollout_steps`` and fill the buffer; see the base class.
+
+        Raises:
+            ValueError: a setting was changed to what is not allowed, or an observation, an action or a
+                parameter is not finite.
+            TypeError: the buffer is not a `SequenceRolloutBuffer`.
+        """
+        self._check_settings()
+        buffer = self._buffer_that_fits(rollout_buffer, n_rollout_steps)
+        self._fit_core_state()
+        self.policy.check_parameters()
         self.policy.set_training_mode(False)
         self.mark_rollout_start()
-        rollout_buffer.start(self.core_state)
+        buffer.start(self.core_state)
         callback.on_rollout_start()
         with self.policy.core.acting():
-            if not self._act(env, callback, rollout_buffer, n_rollout_steps):
+            if not self._act(env, callback, buffer, n_rollout_steps):
                 return False
+        rollout_buffer = buffer  # pyright: ignore[reportAssignmentType] - callbacks find it among the locals
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
+
+    def _buffer_that_fits(self, buffer: RolloutBuffer, n_rollout_steps: int) -> SequenceRolloutBuffer:
+        """The buffer, or a new one if ``n_steps`` or the number of environments was changed."""
+        if not isinstance(buffer, SequenceRolloutBuffer):
+            raise TypeError(
+                f"The rollout buffer must be a SequenceRolloutBuffer, not a {type(buffer).__name__}."
+            )
+        if (buffer.buffer_size, buffer.n_envs) == (n_rollout_steps, self.n_envs):
+            return buffer
+        if buffer is not self.rollout_buffer or type(buffer) is not self.rollout_buffer_class:
+            raise ValueError(
+                f"The rollout buffer takes {buffer.buffer_size} steps of {buffer.n_envs} environments, "
+                f"but a rollout has {n_rollout_steps} steps of {self.n_envs}."
+            )
+        self.rollout_buffer = self.rollout_buffer_class(
+            n_rollout_steps,
+            self.observation_space,  # pyright: ignore[reportArgumentType]
+            self.action_space,
+            device=self.device,
+            gae_lambda=self.gae_lambda,
+            gamma=self.gamma,
+            n_envs=self.n_envs,
+            **self.rollout_buffer_kwargs,
+        )
+        return self.rollout_buffer
+
+    def _fit_core_state(self) -> None:
+        """At the start of episodes, a policy of another width than the last one begins with its own state."""
+        assert self._last_episode_starts is not None
+        if self._last_episode_starts.all() and not self.policy.state_fits(self.core_state, self.n_envs):
+            self.core_state = self.policy.initial_state(self.n_envs)
+        self.core_state = self.policy.checked_state(self.core_state, self.n_envs)
 
     def _act(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: SequenceRolloutBuffer, n_rollout_steps: int
@@ -199,7 +274,18 @@ class RecurrentA2C(ResumableAlgorithm):
         return True
 
     def train(self) -> None:
-        """Make one update from the rollout in the buffer."""
+        """Make one update from the rollout in the buffer.
+
+        Raises:
+            ValueError: the buffer is not full, or the learning rate is out of range.
+            NonFiniteError: many updates in a row were not finite.
+        """
+        if not self.rollout_buffer.full:
+            raise ValueError(
+                f"The rollout buffer holds {self.rollout_buffer.pos} new steps of "
+                f"{self.rollout_buffer.buffer_size}; an update needs a full one."
+            )
+        self.guard.use(self.policy.optimizer, self.policy.parameters(), self.max_grad_norm)
         last_values = self._values_of_last_observations()
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
@@ -219,6 +305,20 @@ class RecurrentA2C(ResumableAlgorithm):
         info = self.guard.step(self._total(losses), where)
         self._log(losses, info.grad_norm, float(explained_variance(values.ravel(), returns.ravel())))
         self.mark_update_done()
+
+    def _setup_lr_schedule(self) -> None:
+        check_learning_rate(self.learning_rate)
+        super()._setup_lr_schedule()
+        self._scheduled_rate = self.learning_rate
+
+    def _update_learning_rate(self, optimizers: Any) -> None:
+        if self.learning_rate is not self._scheduled_rate:
+            self._setup_lr_schedule()
+        check_number("The learning rate", self.lr_schedule(self._current_progress_remaining), WEIGHT)
+        super()._update_learning_rate(optimizers)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_scheduled_rate"]
 
     def _losses(self, evaluation: SequenceEvaluation, advantages: Tensor, returns: Tensor) -> Losses:
         if self.normalize_advantage:
@@ -311,16 +411,51 @@ class RecurrentA2C(ResumableAlgorithm):
             total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
         )
 
-    def _check_settings(self) -> None:
+    def _check_numbers(self) -> None:
+        """What can be said without an environment."""
+        for name, allowed in NUMBERS.items():
+            check_number(name, getattr(self, name), allowed)
+        check_learning_rate(self.learning_rate)
+        for name in ("normalize_advantage", "bootstrap_time_limit"):
+            check_flag(name, getattr(self, name))
         if self.entropy_kind not in get_args(EntropyKind):
             raise ValueError(f"entropy_kind must be entropy or concentration, got {self.entropy_kind!r}.")
+        buffer_class = self.rollout_buffer_class
+        if not (isinstance(buffer_class, type) and issubclass(buffer_class, SequenceRolloutBuffer)):
+            raise ValueError("rollout_buffer_class must be SequenceRolloutBuffer or a subclass of it.")
+
+    def _check_settings(self) -> None:
+        self._check_numbers()
         if self.entropy_kind == "concentration" and isinstance(self.action_space, spaces.Box):
             raise ValueError(
                 "entropy_kind='concentration' is not defined for Box actions; use entropy_kind='entropy'."
             )
-        if self.n_steps < 1:
-            raise ValueError(f"n_steps must be at least 1, got {self.n_steps}.")
         if self.normalize_advantage and self.n_steps * self.n_envs < 2:
             raise ValueError("normalize_advantage needs at least two steps per update.")
-        if not issubclass(self.rollout_buffer_class, SequenceRolloutBuffer):  # pyright: ignore
-            raise ValueError("rollout_buffer_class must be SequenceRolloutBuffer or a subclass of it.")
+
+
+NUMBERS = {
+    "n_steps": COUNT,
+    "gamma": FRACTION,
+    "gae_lambda": FRACTION,
+    "ent_coef": WEIGHT,
+    "vf_coef": WEIGHT,
+    "meta_coef": WEIGHT,
+    "max_grad_norm": LIMIT,
+}
+"""Settings that are numbers, and which are allowed."""
+
+
+def _check_policy(policy: object, kwargs: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The policy's arguments without those that Stable-Baselines3 passes by itself."""
+    is_own = isinstance(policy, type) and issubclass(policy, RecurrentActorCriticPolicy)
+    if not (is_own or isinstance(policy, str)):
+        raise TypeError(
+            f"The policy must be RecurrentActorCriticPolicy or a subclass of it, or one of "
+            f"{', '.join(RecurrentA2C.policy_aliases)}; "
+            f"got {getattr(policy, '__name__', type(policy).__name__)}."
+        )
+    if kwargs is None or "use_sde" not in kwargs:
+        return kwargs
+    check_foreign_settings("The policy", {"use_sde": kwargs["use_sde"]}, OTHER_POLICIES)
+    return {name: value for name, value in kwargs.items() if name != "use_sde"}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import random
 import warnings
 import zipfile
@@ -19,6 +18,13 @@ import torch
 from stable_baselines3.common.save_util import json_to_data
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack, VecMonitor, VecNormalize
 
+from mnm_rl.agents.safe_loading import (
+    AnotherAlgorithmError,
+    check_algorithm,
+    check_whole,
+    read_untrusted,
+    with_suffix,
+)
 from mnm_rl.cores import CoreChoice, core_name
 
 WRAPPER_STATE: dict[type[VecEnvWrapper], tuple[str, ...]] = {
@@ -26,7 +32,6 @@ WRAPPER_STATE: dict[type[VecEnvWrapper], tuple[str, ...]] = {
     VecNormalize: ("obs_rms", "ret_rms", "returns", "old_obs", "old_reward"),
     VecFrameStack: ("stacked_obs",),
 }
-MEMBERS = ("data", "policy.pth", "policy.optimizer.pth")
 
 
 def random_state() -> dict[str, Any]:
@@ -52,7 +57,9 @@ def env_state(env: VecEnv) -> list[Any] | None:
     """State of an environment that offers ``get_state``, and of its wrappers; ``None`` if it does not."""
     states: list[Any] = []
     while isinstance(env, VecEnvWrapper):
-        attributes = {name: copy.deepcopy(getattr(env, name)) for name in _wrapper_attributes(env)}
+        attributes = {
+            name: copy.deepcopy(getattr(env, name)) for name in _wrapper_attributes(env) if hasattr(env, name)
+        }
         states.append((type(env).__name__, attributes))
         env = env.venv
     get_state = getattr(env, "get_state", None)
@@ -63,7 +70,8 @@ def set_env_state(env: VecEnv, states: list[Any]) -> None:
     """The inverse of `env_state`.
 
     Raises:
-        ValueError: the environment has other wrappers than the one whose state it is.
+        ValueError: the environment has other wrappers than the one whose state it is, or wrappers without
+            such attributes.
     """
     wrappers = []
     while isinstance(env, VecEnvWrapper):
@@ -72,16 +80,20 @@ def set_env_state(env: VecEnv, states: list[Any]) -> None:
     if [name for name, _ in states[:-1]] != [type(wrapper).__name__ for wrapper in wrappers]:
         raise ValueError("The environment has other wrappers than the one that the run was saved with.")
     for wrapper, (_, attributes) in zip(wrappers, states[:-1], strict=True):
+        unknown = sorted(set(attributes) - set(_wrapper_attributes(wrapper)))
+        if unknown:
+            raise ValueError(f"A {type(wrapper).__name__} has no state {', '.join(map(str, unknown))}.")
         vars(wrapper).update(copy.deepcopy(attributes))
     env.set_state(states[-1])  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def check_checkpoint(path: Any, core: CoreChoice | None = None) -> dict[str, Any]:
+def check_checkpoint(path: Any, core: CoreChoice | None = None, trusted: bool = False) -> dict[str, Any]:
     """Make sure that a file is a whole checkpoint, and of the expected core.
 
     Args:
         path: file, or file-like object.
         core: name or class of the core that it should be of; any if not given.
+        trusted: unpickle the policy's keyword arguments whatever they are, which may run code.
 
     Returns:
         the policy's keyword arguments, ``core`` among them.
@@ -89,28 +101,46 @@ def check_checkpoint(path: Any, core: CoreChoice | None = None) -> dict[str, Any
     Raises:
         ValueError: if not; the message says what is wrong.
     """
-    policy_kwargs = _read_policy_kwargs(_with_suffix(path))
-    saved = core_name(policy_kwargs.setdefault("core", "lstm"))
+    kwargs = _trusted_policy_kwargs(path) if trusted else read_untrusted(path).policy_kwargs
+    return check_core(path, kwargs, core, trusted)
+
+
+def check_core(path: Any, policy_kwargs: Any, core: CoreChoice | None, trusted: bool) -> dict[str, Any]:
+    """The policy's keyword arguments, ``core`` among them.
+
+    Raises:
+        ValueError: the core is not the expected one, or one of another package in a file that is not trusted.
+    """
+    if not isinstance(policy_kwargs, dict):
+        raise ValueError(f"The checkpoint {path} is incomplete or damaged: its policy_kwargs are unreadable.")
+    policy_kwargs = {"core": "lstm", **policy_kwargs}
+    saved = core_name(policy_kwargs["core"])
+    module, colon, _ = saved.partition(":")
+    if colon and not trusted and module.partition(".")[0] != "mnm_rl":
+        raise ValueError(
+            f"The core of the checkpoint {path} is {saved}, for which the module {module} would be imported "
+            "and run; load it with trusted=True (--trusted) if you trust the file."
+        )
     if core is not None and core_name(core) != saved:
         raise ValueError(f"The checkpoint {path} was trained with core {saved!r}, not {core_name(core)!r}.")
     return policy_kwargs
 
 
-def _read_policy_kwargs(path: Any) -> dict[str, Any]:
+def _trusted_policy_kwargs(path: Any) -> Any:
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            damaged = archive.testzip()
-            missing = [name for name in MEMBERS if name not in names]
-            if damaged or missing:
-                raise zipfile.BadZipFile(f"{damaged} is damaged" if damaged else f"{missing[0]} is missing")
+        with zipfile.ZipFile(with_suffix(path)) as archive:
+            check_whole(archive)
             data = json.loads(archive.read("data"))
+            check_algorithm(path, data)
+            item = data["policy_kwargs"]
             with warnings.catch_warnings():
                 # Where Stable-Baselines3 lacks a class it warns, and leaves out what needs it.
                 warnings.filterwarnings("error", "Could not deserialize")
-                kwargs = json_to_data(json.dumps({"policy_kwargs": data["policy_kwargs"]}))["policy_kwargs"]
+                return json_to_data(json.dumps({"policy_kwargs": item})).get("policy_kwargs")
     except FileNotFoundError as error:
         raise ValueError(f"There is no checkpoint at {path}.") from error
+    except AnotherAlgorithmError:
+        raise
     except (ImportError, UserWarning) as error:
         reason = str(error).strip().splitlines()[-1].removeprefix("Exception: ")
         raise ValueError(
@@ -121,20 +151,12 @@ def _read_policy_kwargs(path: Any) -> dict[str, Any]:
     finally:
         if hasattr(path, "seek"):
             path.seek(0)
-    return dict(kwargs)
-
-
-def _with_suffix(path: Any) -> Any:
-    """Stable-Baselines3 finds ``agent.zip`` under the name ``agent``."""
-    if isinstance(path, str | os.PathLike) and not os.path.exists(path) and os.path.exists(f"{path}.zip"):
-        return f"{path}.zip"
-    return path
 
 
 def _wrapper_attributes(wrapper: VecEnvWrapper) -> tuple[str, ...]:
     for kind, attributes in WRAPPER_STATE.items():
         if isinstance(wrapper, kind):
-            return tuple(name for name in attributes if hasattr(wrapper, name))
+            return attributes
     return ()
 
 

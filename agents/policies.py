@@ -7,6 +7,7 @@ Dimensions: ``T`` time, ``B`` environments, ``I`` features, ``O`` output size of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -28,9 +29,15 @@ from stable_baselines3.common.utils import obs_as_tensor
 from torch import Tensor, nn
 
 from mnm_rl.agents.buffers import Observations
-from mnm_rl.agents.distributions import make_distribution
-from mnm_rl.agents.spaces import check_extractor
+from mnm_rl.agents.distributions import ActionDistribution, DiagonalGaussian, make_distribution
+from mnm_rl.agents.settings import OTHER_POLICIES, check_foreign_settings
+from mnm_rl.agents.spaces import check_extractor, first_numbers
 from mnm_rl.cores import CoreChoice, MemoryCore, core_config, core_name, make_core
+
+NOT_FINITE = (
+    "The policy's output is not finite for finite observations: its parameters or its state are not, or too "
+    "large."
+)
 
 
 class SequenceEvaluation(NamedTuple):
@@ -68,13 +75,18 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         optimizer_class: torch optimizer.
         optimizer_kwargs: its arguments, without the learning rate.
         use_sde: not available; there because Stable-Baselines3 passes it.
+        other: settings of Stable-Baselines3's and sb3-contrib's policies, with the values that change nothing
+            here (``share_features_extractor=True``, ``squash_output=False``, ...).
 
     Raises:
         ValueError: unknown core, a setting that is not allowed, or spaces that cannot be served.
-        TypeError: unknown setting of the core.
+        TypeError: unknown setting of the core or of the policy.
     """
 
     core: MemoryCore
+    first_action: Any
+    """First number of Discrete and MultiDiscrete actions that do not count from 0, ``None`` for others."""
+    _distribution: ActionDistribution
 
     def __init__(
         self,
@@ -93,11 +105,15 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
         use_sde: bool = False,
+        **other: Any,
     ):
+        check_foreign_settings("The policy", other, OTHER_POLICIES)
         if use_sde:
             raise ValueError("State-dependent exploration (use_sde) is not available for recurrent A2C.")
         core_config(core, **(core_kwargs or {}))
         check_extractor(features_extractor_class, observation_space, normalize_images)
+        self._observation_starts = first_numbers(observation_space)
+        self.first_action = first_numbers(action_space).get("")
         self._core_settings = {"core": core, "core_kwargs": dict(core_kwargs or {})}
         super().__init__(
             observation_space,
@@ -113,7 +129,14 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
         )
-        self.distribution = make_distribution(action_space, getattr(self, "log_std", None))
+        self._distribution = make_distribution(action_space, getattr(self, "log_std", None))
+
+    @property
+    def distribution(self) -> ActionDistribution:
+        """Samples and evaluates actions, with the ``log_std`` that the policy has now."""
+        if isinstance(self._distribution, DiagonalGaussian):
+            self._distribution.log_std = self.log_std
+        return self._distribution
 
     @property
     def core_name(self) -> str:
@@ -141,14 +164,28 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             deterministic: take the most likely action instead of drawing one.
 
         Returns:
-            actions ``[B, *action_shape]``, not clipped to the action space, and the state after the step.
+            actions ``[B, *action_shape]``, not clipped to the action space and counted from 0 (see
+            `clip_actions`), and the state after the step.
+
+        Raises:
+            ValueError: an observation or a number of a Box action is not finite. Parameters are not looked
+                at, see `check_parameters`.
         """
+        check_finite(observation)
         # BaseModel.device walks through all parameters, which takes as long as the environments' step.
         device = self.value_net.weight.device
         tensors = obs_as_tensor(observation, device)  # pyright: ignore[reportArgumentType]
         starts = torch.as_tensor(episode_starts, device=device) if episode_starts.any() else None
-        actions, state = self._choose(tensors, state, starts, deterministic)
-        return actions.cpu().numpy(), state
+        actions, _, state = self._choose(tensors, state, starts, deterministic)
+        return actions, state
+
+    def check_parameters(self) -> None:
+        """Raise a ValueError if a parameter is not finite; actions of such a policy mean nothing."""
+        for name, parameter in self.named_parameters():
+            # The sum is faster, and may overflow.
+            values = parameter.detach()
+            if not math.isfinite(values.sum()) and not bool(values.isfinite().all()):
+                raise ValueError(f"The policy's parameter {name} is not finite.")
 
     def evaluate_sequence(
         self, observations: PyTorchObs, actions: Tensor, state: Any, episode_starts: Tensor
@@ -160,7 +197,11 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             actions: ``[T, B, *action_shape]``.
             state: recurrent state before the first step.
             episode_starts: boolean ``[T, B]``.
+
+        Raises:
+            ValueError: the state is not one of this core for B environments.
         """
+        state = self.checked_state(state, episode_starts.shape[1])
         output = self.core(self._sequence_features(observations, episode_starts), state, episode_starts)
         parameters = self.action_net(self.mlp_extractor.forward_actor(output.outputs))
         values = self.value_net(self.mlp_extractor.forward_critic(output.outputs))
@@ -175,22 +216,38 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
     def predict_values(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, obs: PyTorchObs, state: Any, episode_starts: Tensor
     ) -> Tensor:
-        """Values ``[B]`` of observations ``[B, ...]``, given the state before them."""
-        outputs, _ = self._step(obs, state, episode_starts)
+        """Values ``[B]`` of observations ``[B, ...]``, given the state before them.
+
+        Raises:
+            ValueError: the state is not one of this core for B environments.
+        """
+        outputs, _ = self._checked_step(obs, state, episode_starts)
         return self.value_net(self.mlp_extractor.forward_critic(outputs)).squeeze(-1)
 
     def get_distribution(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, obs: PyTorchObs, state: Any, episode_starts: Tensor
     ) -> tuple[Distribution, Any]:
-        """Stable-Baselines3's distribution over the actions of one step, and the state after it."""
-        outputs, state = self._step(obs, state, episode_starts)
+        """Stable-Baselines3's distribution over the actions of one step, and the state after it.
+
+        Actions of Discrete spaces are counted from 0, whatever their first number is.
+
+        Raises:
+            ValueError: the state is not one of this core for B environments.
+        """
+        outputs, state = self._checked_step(obs, state, episode_starts)
         return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(outputs)), state
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, obs: PyTorchObs, state: Any, episode_starts: Tensor, deterministic: bool = False
     ) -> tuple[Tensor, Tensor, Tensor, Any]:
-        """One step: actions ``[B, *action_shape]``, values ``[B]``, log-probabilities ``[B]``, state."""
-        outputs, state = self._step(obs, state, episode_starts)
+        """One step: actions ``[B, *action_shape]``, values ``[B]``, log-probabilities ``[B]``, state.
+
+        Actions are those of `act`: neither clipped nor moved to the first number of a Discrete space.
+
+        Raises:
+            ValueError: the state is not one of this core for B environments.
+        """
+        outputs, state = self._checked_step(obs, state, episode_starts)
         parameters = self.action_net(self.mlp_extractor.forward_actor(outputs))
         actions = self._pick(parameters, deterministic)
         values = self.value_net(self.mlp_extractor.forward_critic(outputs)).squeeze(-1)
@@ -217,25 +274,59 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             state: what the last call returned; ``None`` at the start.
             episode_start: ``[B]``; where true the state is replaced by the initial one.
             deterministic: take the most likely action instead of drawing one.
+
+        Returns:
+            actions as the environment takes them, arrays also for one observation, and the state.
+
+        Raises:
+            ValueError: the state is not one of this core for so many environments, an observation is not
+                finite, or it is what Gymnasium's ``reset()`` returns, with the info.
         """
+        if isinstance(observation, tuple):
+            raise ValueError(
+                "predict() takes an observation, not a tuple such as Gymnasium's (observation, info)."
+            )
         self.set_training_mode(False)
+        check_finite(observation)
         tensors, is_batch = self.obs_to_tensor(observation)
         batch_size = len(next(iter(tensors.values())) if isinstance(tensors, dict) else tensors)
         starts = np.zeros(batch_size, dtype=bool) if episode_start is None else np.asarray(episode_start)
         with torch.no_grad():
-            chosen, new_state = self._choose(
+            chosen, parameters, new_state = self._choose(
                 tensors,
                 self.state_from_arrays(state, batch_size),
                 torch.tensor(np.broadcast_to(starts.astype(bool), batch_size), device=self.device),
                 deterministic,
             )
-        actions = self.clip_actions(chosen.cpu().numpy())
-        return actions if is_batch else actions[0], state_to_arrays(new_state)
+        # Numbers that are not finite still have a largest one, which would be an action.
+        if not _is_finite(parameters.cpu().numpy()):
+            raise ValueError(NOT_FINITE)
+        actions = self.clip_actions(chosen)
+        return actions if is_batch else actions.squeeze(axis=0), state_to_arrays(new_state)
 
     def clip_actions(self, actions: NDArray[Any]) -> NDArray[Any]:
-        """Actions as the environment takes them."""
+        """Actions as the environment takes them: within the bounds of a Box, from the start of a Discrete."""
         space = self.action_space
-        return np.clip(actions, space.low, space.high) if isinstance(space, spaces.Box) else actions
+        if isinstance(space, spaces.Box):
+            return np.clip(actions, space.low, space.high)
+        return actions if self.first_action is None else actions + self.first_action
+
+    def extract_features(
+        self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor | None = None
+    ) -> Any:
+        """See base class, which takes numbers of Discrete spaces as counted from 0."""
+        if self._observation_starts:
+            obs = self._counted_from_zero(obs)
+        return super().extract_features(obs, features_extractor)
+
+    def _counted_from_zero(self, obs: PyTorchObs) -> PyTorchObs:
+        starts = self._observation_starts
+        if not isinstance(obs, dict):
+            return obs - torch.as_tensor(starts[""], device=obs.device)
+        return {
+            key: part - torch.as_tensor(starts[key], device=part.device) if key in starts else part
+            for key, part in obs.items()
+        }
 
     def state_from_arrays(self, arrays: tuple[NDArray[Any], ...] | None, batch_size: int) -> Any:
         """The inverse of `state_to_arrays`; the initial state for ``None``.
@@ -243,34 +334,70 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         Raises:
             ValueError: the arrays are not a state of this core for so many environments.
         """
-        initial = self.initial_state(batch_size)
         if arrays is None:
+            return self.initial_state(batch_size)
+        device = self.value_net.weight.device
+        try:
+            tensors = [torch.as_tensor(array, device=device) for array in arrays]
+        except (TypeError, ValueError, RuntimeError):
+            tensors = ()
+        return self.checked_state(tuple(tensors), batch_size)
+
+    def checked_state(self, state: Any, batch_size: int) -> Any:
+        """The state, of the core's own type and dtype; the initial state for ``None``.
+
+        Raises:
+            ValueError: it is not a state of this core for so many environments.
+        """
+        initial = self.initial_state(batch_size)
+        if state is None:
             return initial
-        # Batch and number of dimensions; the look-up table's state grows in between.
-        expected = [(batch_size, field.dim()) for field in initial]
-        if [(len(array), np.ndim(array)) for array in arrays] != expected:
-            shapes = ", ".join(str(list(field.shape)) for field in initial)
+        if not self.state_fits(state, batch_size):
+            wanted = ", ".join(str(list(field.shape)) for field in initial)
+            got = ", ".join(_shape(field) for field in state) if isinstance(state, tuple) else type(state)
             raise ValueError(
-                f"A state of {self.core_name!r} for {batch_size} environments starts as {shapes}."
+                f"A state of {self.core_name!r} for {batch_size} environments starts as {wanted}, not {got}."
             )
-        fields = [
-            torch.as_tensor(array, dtype=field.dtype, device=field.device)
-            for array, field in zip(arrays, initial, strict=True)
-        ]
-        return type(initial)(*fields)
+        pairs = zip(state, initial, strict=True)
+        return type(initial)(*[field.to(expected.dtype) for field, expected in pairs])
+
+    def state_fits(self, state: Any, batch_size: int) -> bool:
+        """Whether tensors are a state of this core for so many environments."""
+        initial = self.initial_state(batch_size)
+        if not isinstance(state, tuple) or len(state) != len(initial):
+            return False
+        # Dimensions that start empty may have grown: the slots of a look-up table, as many in each field.
+        grown = set()
+        for field, expected in zip(state, initial, strict=True):
+            if not isinstance(field, Tensor) or field.dim() != expected.dim():
+                return False
+            for size, wanted in zip(field.shape, expected.shape, strict=True):
+                if wanted == 0:
+                    grown.add(size)
+                elif size != wanted:
+                    return False
+        return len(grown) <= 1
 
     def _choose(
         self, obs: PyTorchObs, state: Any, episode_starts: Tensor | None, deterministic: bool
-    ) -> tuple[Tensor, Any]:
+    ) -> tuple[NDArray[Any], Tensor, Any]:
+        """Actions, the numbers that they were drawn from, and the state after the step."""
         outputs, state = self._step(obs, state, episode_starts)
         parameters = self.action_net(self.mlp_extractor.forward_actor(outputs))
-        return self._pick(parameters, deterministic), state
+        actions = self._pick(parameters, deterministic).cpu().numpy()
+        if actions.dtype.kind == "f" and not _is_finite(actions):
+            raise ValueError(NOT_FINITE)
+        return actions, parameters, state
 
     def _pick(self, parameters: Tensor, deterministic: bool) -> Tensor:
         return self.distribution.mode(parameters) if deterministic else self.distribution.sample(parameters)
 
     def _step(self, obs: PyTorchObs, state: Any, episode_starts: Tensor | None) -> tuple[Tensor, Any]:
         return self.core.step(self.extract_features(obs), state, episode_starts)  # pyright: ignore
+
+    def _checked_step(self, obs: PyTorchObs, state: Any, episode_starts: Tensor | None) -> tuple[Tensor, Any]:
+        batch_size = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
+        return self._step(obs, self.checked_state(state, batch_size), episode_starts)
 
     def _sequence_features(self, observations: PyTorchObs, episode_starts: Tensor) -> Tensor:
         """``[T, B, I]``; extractors take one leading dimension only."""
@@ -308,6 +435,27 @@ class RecurrentMultiInputActorCriticPolicy(RecurrentActorCriticPolicy):
 
     def __init__(self, *args: Any, features_extractor_class: Any = CombinedExtractor, **kwargs: Any):
         super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
+
+
+def check_finite(observation: Any) -> None:
+    """Raise a ValueError if an observation, an array or a dictionary of such, has a NaN or an infinity."""
+    parts = observation.items() if isinstance(observation, dict) else (("", observation),)
+    for key, part in parts:
+        if isinstance(part, np.ndarray) and part.dtype.kind == "f" and not _is_finite(part):
+            name = f"observation {key!r}" if key else "observation"
+            place = np.argwhere(~np.isfinite(part))[0].tolist()
+            raise ValueError(
+                f"The {name} has {part[tuple(place)]} at {place}; only finite numbers can be acted on."
+            )
+
+
+def _is_finite(array: NDArray[Any]) -> bool:
+    # The sum of squares is a quarter of the time of isfinite().all(), at every step; it may overflow.
+    return math.isfinite(np.vdot(array, array)) or bool(np.isfinite(array).all())
+
+
+def _shape(field: Any) -> str:
+    return str(list(np.shape(field)))
 
 
 def state_to_arrays(state: Any) -> tuple[NDArray[Any], ...]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import pickle
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, Self
 
 import numpy as np
@@ -13,12 +17,14 @@ from stable_baselines3.common.type_aliases import GymEnv
 
 from mnm_rl.agents.checkpoint import (
     check_checkpoint,
+    check_core,
     env_state,
     random_state,
     set_env_state,
     set_random_state,
 )
 from mnm_rl.agents.policies import RecurrentActorCriticPolicy, state_to_arrays
+from mnm_rl.agents.safe_loading import read_untrusted
 from mnm_rl.cores import CoreChoice
 from mnm_rl.updates import GuardedOptimizer
 
@@ -80,9 +86,18 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         print_system_info: bool = False,
         force_reset: bool = True,
         core: CoreChoice | None = None,
+        trusted: bool = True,
         **kwargs: Any,
     ) -> Self:
         """Load an agent.
+
+        As in all of Stable-Baselines3, a file can hold any Python object and **runs code when it is
+        loaded**, so load files of people you trust only. With ``trusted=False`` nothing is unpickled but a
+        short list of known classes (those that an agent of this package is saved with), parameters are read
+        by torch's ``weights_only`` loader, and a file that holds anything else is refused by name. An agent
+        with classes of your own, such as a features extractor, needs ``trusted=True``, or
+        ``custom_objects`` that replace what holds them. ``tensorboard_log`` is not taken from a file that
+        is not trusted.
 
         With ``force_reset=False`` and the environment given, ``learn(..., reset_num_timesteps=False)`` goes
         on as if the run had not been stopped: random generators and recurrent state are put back, and the
@@ -96,19 +111,29 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
             print_system_info: of the saved agent.
             force_reset: start new episodes.
             core: name or class of the core that the checkpoint must be of; any if not given.
+            trusted: whether the file may run code.
             kwargs: attributes to change.
 
         Raises:
-            ValueError: the file is missing, incomplete, or of another core.
+            ValueError: the file is missing, incomplete, of another core or of another algorithm, or, if it is
+                not trusted, holds something other than an agent.
         """
-        check_checkpoint(path, core)
-        agent = super().load(
-            path, env, device, custom_objects, print_system_info, force_reset=force_reset, **kwargs
-        )
-        if env is not None and not force_reset and agent._run_state is not None:
-            restore_run_state(agent, agent._run_state)
-        if agent._run_state is not None:
-            agent.guard.load_state_dict(agent._run_state["guard"])
+        source = path
+        if not trusted:
+            methods = tuple(name for name in dir(cls) if callable(getattr(cls, name)))
+            untrusted = read_untrusted(path, methods, custom_objects)
+            check_core(path, untrusted.policy_kwargs, core, trusted=False)
+            source, custom_objects = untrusted.content, untrusted.objects
+        else:
+            check_checkpoint(path, core, trusted=True)
+        with nullcontext() if trusted else _one_sentence_errors(path):
+            agent = super().load(
+                source, env, device, custom_objects, print_system_info, force_reset=force_reset, **kwargs
+            )
+            if env is not None and not force_reset and agent._run_state is not None:
+                restore_run_state(agent, agent._run_state)
+            if agent._run_state is not None:
+                agent.guard.load_state_dict(agent._run_state["guard"])
         return agent
 
     def _excluded_save_params(self) -> list[str]:
@@ -129,6 +154,23 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
 
     def _present(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return capture_attributes(self), capture_run_state(self)
+
+
+@contextmanager
+def _one_sentence_errors(path: Any) -> Iterator[None]:
+    """What is wrong with the values in a file, which may be of any type, in one sentence."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        what = named[1] if named else "something other than tensors"
+        raise ValueError(f"The checkpoint {path} holds {what} among its parameters.") from error
+    # Anything can go wrong with values of the wrong type.
+    except Exception as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise ValueError(f"The checkpoint {path} does not hold an agent of this kind: {lines[0]}") from error
 
 
 def capture_attributes(agent: ResumableAlgorithm) -> dict[str, Any]:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import warnings
+from typing import Any
+
+import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import (
@@ -37,10 +42,57 @@ def check_extractor(
             raise ValueError(f"MultiInputPolicy is for Dict observations, not {space}; use MlpPolicy.")
         if issubclass(extractor, FlattenExtractor | NatureCNN):
             raise ValueError("Dict observations need MultiInputPolicy.")
-    if issubclass(extractor, NatureCNN) and not is_image_space(
-        space, check_channels=False, normalized_image=not normalize_images
-    ):
+    if issubclass(extractor, NatureCNN):
+        _check_image(space, normalize_images)
+    if issubclass(extractor, FlattenExtractor) and _looks_like_image(space):
+        warnings.warn(
+            f"MlpPolicy takes images of shape {space.shape} as {math.prod(space.shape or ())} plain numbers; "
+            "CnnPolicy reads them as images, float images with the channels first and with "
+            "policy_kwargs={'normalize_images': False}.",
+            stacklevel=3,
+        )
+
+
+def first_numbers(space: spaces.Space) -> dict[str, Any]:
+    """The first numbers of Discrete and MultiDiscrete spaces that do not count from 0.
+
+    Returns:
+        key of a Dict space, or "" for another space -> the number, or an array of one for each choice.
+    """
+    parts = dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
+    starts = {
+        key: part.start
+        for key, part in parts.items()
+        if isinstance(part, spaces.Discrete | spaces.MultiDiscrete)
+    }
+    return {key: start for key, start in starts.items() if np.any(start)}
+
+
+def _check_image(space: spaces.Space, normalize_images: bool) -> None:
+    """Raise a ValueError unless a convolutional network can read the observations."""
+    if not is_image_space(space, check_channels=False, normalized_image=True):
         raise ValueError(f"CnnPolicy is for images, not {space}; use MlpPolicy.")
+    if normalize_images and not is_image_space(space, check_channels=False):
+        raise ValueError(
+            f"CnnPolicy divides images of whole numbers from 0 to 255 by 255, but these are {space}; "
+            "use policy_kwargs={'normalize_images': False} for images that are normalised already."
+        )
+    # Stable-Baselines3 moves the channels of other images to the front.
+    channels_last = min(range(3), key=lambda axis: (space.shape or ())[axis]) == 2
+    if not is_image_space(space) and channels_last:
+        raise ValueError(
+            f"CnnPolicy takes normalised images with the channels first, not of shape {space.shape}; "
+            "move the last axis to the front."
+        )
+
+
+def _looks_like_image(space: spaces.Space) -> bool:
+    """Whether a Box is of the size and shape of an image that a convolutional network could read."""
+    return (
+        is_image_space(space, check_channels=False, normalized_image=True)
+        and min(sorted(space.shape or ())[1:]) >= 36
+        and min(space.shape or ()) in (1, 3, 4)
+    )
 
 
 def _is_plain(space: spaces.Space) -> bool:

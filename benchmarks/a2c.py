@@ -104,7 +104,9 @@ def skrl_a2c(args: Args) -> Contender:
     from skrl.trainers.torch import SequentialTrainer  # pyright: ignore[reportMissingImports]
 
     skrl.logger.setLevel(logging.ERROR)
-    env: Any = wrap_env(MazeVectorEnv(args.n_envs), wrapper="gymnasium", verbose=False)
+    env: Any = wrap_env(
+        MazeVectorEnv(args.n_envs, autoreset_mode="SameStep"), wrapper="gymnasium", verbose=False
+    )
     model = _skrl_model(args, env)
     agent = A2C_RNN(
         models={"policy": model, "value": model},

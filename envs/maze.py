@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from mnm_rl.envs.rules import MazeRules, Mazes, Relocation
 from mnm_rl.envs.streams import stream_from_generator
-from mnm_rl.envs.vector import check_render_mode, render_mazes
+from mnm_rl.envs.vector import check_render_mode, render_mazes, with_episode_length
 
 RENDER_MODES = ("human", "rgb_array", "ansi")
 
@@ -149,6 +150,7 @@ class MazeEnv(gymnasium.Env[NDArray[np.float32], np.integer | int]):
     """
 
     metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 10}  # noqa: RUF012
+    _spec: EnvSpec | None = None
 
     def __init__(
         self,
@@ -169,6 +171,15 @@ class MazeEnv(gymnasium.Env[NDArray[np.float32], np.integer | int]):
         self.action_space = rules.action_space
         self._stream_source: np.random.Generator | None = None
         self._window: Any = None
+
+    @property
+    def spec(self) -> EnvSpec | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Gymnasium's description, with the length of an episode."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = with_episode_length(spec, int(self.mazes.rules.horizon))
 
     @property
     def agent_position(self) -> tuple[int, int]:

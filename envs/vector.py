@@ -5,10 +5,14 @@ N mazes, O observation size.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, Literal
 
+import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
@@ -35,18 +39,34 @@ def render_mazes(mazes: Mazes, render_mode: str | None) -> tuple[Any, ...] | Non
     return tuple(draw(mazes.rules.layout, cell, goal) for cell, goal in pairs)
 
 
+def with_episode_length(spec: EnvSpec | None, steps: int) -> EnvSpec | None:
+    """Say in Gymnasium's description how long an episode is; it is given no time limit of its own."""
+    return None if spec is None else dataclasses.replace(spec, max_episode_steps=steps)
+
+
 class MazeVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.integer], NDArray[Any]]):
     """N mazes with the rules of `MazeEnv`, stepped together by numpy.
 
     `gymnasium.make_vec("MNMMaze-9x9", num_envs=N)` makes one. Maze i of a batch that was reset with seed s
     plays exactly like a `MazeEnv` that was reset with seed s + i.
 
-    Episodes restart within the step that ends them (`AutoresetMode.SAME_STEP`): the observation returned is
-    the first of the next episode, the last one is in `info["final_obs"]`, and `info["final_info"]` holds the
-    `goal_visits` and `goal_position` of the finished episodes. On all other steps the info is empty.
+    What follows the end of an episode is Gymnasium's `autoreset_mode`:
+
+    | mode       | what happens                                                                              |
+    |------------|-------------------------------------------------------------------------------------------|
+    | "NextStep" | the next step ignores the maze's action, returns its first observation and a reward of 0  |
+    | "SameStep" | the step that ends an episode returns the first observation of the next one; the last one |
+    |            | is in `info["final_obs"]`, the info in `info["final_info"]`                               |
+    | "Disabled" | nothing: call `reset(options={"reset_mask": ended})` before the next step                 |
+
+    The info holds the `goal_visits` and `goal_position` of the episodes that have just ended, in Gymnasium's
+    form, and is empty on all other steps.
 
     Args:
         num_envs: N.
+        max_episode_steps: Truncate episodes after so many steps, if that is before the horizon; the clock
+            that the agent sees still runs up to the horizon, as under Gymnasium's `TimeLimit`.
+        autoreset_mode: See the table; the metadata says which one it is.
         render_mode: None, "rgb_array" or "ansi": `render()` returns one picture or text per maze.
         size, horizon, goal_reward, wall_reward, previous_action, relocation: As in `MazeEnv`.
 
@@ -57,13 +77,16 @@ class MazeVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.integer], NDArray[
     metadata: dict[str, Any] = {  # noqa: RUF012 - declared as an instance variable by Gymnasium
         "render_modes": list(RENDER_MODES),
         "render_fps": 10,
-        "autoreset_mode": AutoresetMode.SAME_STEP,
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
+    _spec: EnvSpec | None = None
 
     def __init__(
         self,
         num_envs: int = 1,
         *,
+        max_episode_steps: int | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         size: int = 9,
         horizon: int = 200,
         goal_reward: float = 10.0,
@@ -74,13 +97,26 @@ class MazeVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.integer], NDArray[
     ) -> None:
         rules = MazeRules(size, horizon, goal_reward, wall_reward, previous_action, relocation)
         check_render_mode(render_mode, RENDER_MODES)
+        self.autoreset_mode = _autoreset_mode(autoreset_mode)
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
+        self.max_episode_steps = _episode_steps(rules, max_episode_steps)
         self.mazes = Mazes(rules, num_envs)
+        self._over = np.zeros(self.mazes.num_mazes, dtype=bool)
         self.num_envs = self.mazes.num_mazes
         self.render_mode = render_mode
         self.single_observation_space = rules.observation_space
         self.single_action_space = rules.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
+
+    @property
+    def spec(self) -> EnvSpec | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Gymnasium's description, with the length of an episode."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = with_episode_length(spec, self.max_episode_steps)
 
     def reset(
         self,
@@ -105,6 +141,7 @@ class MazeVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.integer], NDArray[
             chosen = set(rows.tolist())
             self.mazes.seed([value if row in chosen else None for row, value in enumerate(seeds)])
         self.mazes.begin_episodes(rows)
+        self._over[rows] = False
         return self.mazes.observations(), {}
 
     def step(
@@ -119,11 +156,16 @@ class MazeVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.integer], NDArray[
 
         Returns:
             Observations float32 [N, O], rewards float64 [N], terminated bool [N] (always False), truncated
-            bool [N] (True at the horizon), and the info.
+            bool [N] (True at the end of an episode), and the info.
+
+        Raises:
+            ValueError: The actions have another shape or type, or one is out of range.
+            gymnasium.error.ResetNeeded: A maze has not begun an episode.
         """
-        rewards = self.mazes.step(actions)
-        truncated = self.mazes.ended
-        info = self._restart(truncated) if np.count_nonzero(truncated) else {}
+        restarted = np.flatnonzero(self._over)
+        rewards = self._step_and_restart(actions, restarted) if restarted.size else self.mazes.step(actions)
+        truncated = self.mazes.time >= self.max_episode_steps
+        info = self._finish(truncated) if np.count_nonzero(truncated) else {}
         return self.mazes.observations(), rewards, np.zeros(self.num_envs, dtype=bool), truncated, info
 
     def render(self) -> tuple[Any, ...] | None:
@@ -141,24 +183,58 @@ class MazeVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.integer], NDArray[
             )
         return np.flatnonzero(mask)
 
-    def _restart(self, ended: NDArray[np.bool_]) -> dict[str, Any]:
-        """Begin the next episode where one ended, and say in Gymnasium's form how the ended ones finished."""
-        rows = np.flatnonzero(ended)
-        last = self.mazes.observations()
-        final_obs = np.full(self.num_envs, None, dtype=object)
-        for row in rows:
-            final_obs[row] = last[row]
+    def _step_and_restart(self, actions: NDArray[np.integer], rows: NDArray[np.intp]) -> NDArray[np.float64]:
+        """A step of the mazes whose episode goes on; in the other rows the next episode begins."""
+        if self.autoreset_mode == AutoresetMode.DISABLED:
+            raise gymnasium.error.ResetNeeded(
+                f"the episodes of the mazes {rows.tolist()} are over: call reset() with a reset_mask."
+            )
+        # The step of those rows must not draw from their random streams.
+        streams = self.mazes.stream[rows]
+        rewards = self.mazes.step(actions)
+        self.mazes.stream[rows] = streams
+        self.mazes.begin_episodes(rows)
+        rewards[rows] = 0.0
+        self._over[rows] = False
+        return rewards
+
+    def _finish(self, ended: NDArray[np.bool_]) -> dict[str, Any]:
+        """Say in Gymnasium's form how the ended episodes finished, and begin the next ones in SAME_STEP."""
         positions = self.mazes.rules.layout.positions[self.mazes.goal]
-        final_info = {
+        info: dict[str, Any] = {
             "goal_visits": np.where(ended, self.mazes.goal_visits, 0),
             "_goal_visits": ended.copy(),
             "goal_position": np.where(ended[:, None], positions, 0),
             "_goal_position": ended.copy(),
         }
+        if self.autoreset_mode != AutoresetMode.SAME_STEP:
+            self._over = ended.copy()
+            return info
+        last = self.mazes.observations()
+        final_obs = np.full(self.num_envs, None, dtype=object)
+        rows = np.flatnonzero(ended)
+        for row in rows:
+            final_obs[row] = last[row]
         self.mazes.begin_episodes(rows)
         return {
             "final_obs": final_obs,
             "_final_obs": ended.copy(),
-            "final_info": final_info,
+            "final_info": info,
             "_final_info": ended.copy(),
         }
+
+
+def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
+    try:
+        return AutoresetMode(mode)
+    except ValueError as error:
+        allowed = ", ".join(each.value for each in AutoresetMode)
+        raise ValueError(f"autoreset_mode must be one of {allowed}, got {mode!r}.") from error
+
+
+def _episode_steps(rules: MazeRules, limit: int | None) -> int:
+    if limit is None:
+        return int(rules.horizon)
+    if isinstance(limit, bool) or not isinstance(limit, Integral) or limit < 1:
+        raise ValueError(f"max_episode_steps must be a whole number of at least 1, got {limit!r}.")
+    return min(int(limit), int(rules.horizon))

@@ -31,6 +31,9 @@ class GuardedOptimizer:
         max_norm: gradients are scaled down to this Euclidean norm; ``None`` for no limit.
         patience: so many skipped updates in a row end the run.
 
+    Raises:
+        ValueError: the limit is not positive, or the optimizer updates none of the parameters.
+
     Attributes:
         skipped: number of updates that were skipped so far.
     """
@@ -42,14 +45,25 @@ class GuardedOptimizer:
         max_norm: float | None,
         patience: int = 20,
     ):
+        self.use(optimizer, parameters, max_norm)
+        self.patience = patience
+        self.skipped = 0
+        self._skipped_in_a_row = 0
+
+    def use(self, optimizer: Optimizer, parameters: Iterable[nn.Parameter], max_norm: float | None) -> None:
+        """Go on with another optimizer, other parameters or another limit; the counts stay.
+
+        Raises:
+            ValueError: the limit is not positive, or the optimizer updates none of the parameters.
+        """
         if max_norm is not None and not max_norm > 0:
             raise ValueError(f"The gradient norm limit must be positive, got {max_norm}.")
         self.optimizer = optimizer
         self.parameters = list(parameters)
         self.max_norm = max_norm
-        self.patience = patience
-        self.skipped = 0
-        self._skipped_in_a_row = 0
+        updated = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        if not any(id(parameter) in updated for parameter in self.parameters):
+            raise ValueError("The optimizer updates none of the parameters; it was made for others.")
 
     def step(self, loss: Tensor, where: str) -> UpdateInfo:
         """Back-propagate ``loss`` and update the parameters.

@@ -45,7 +45,9 @@ def test_registered_ids(size):
     batch = gymnasium.make_vec(f"MNMMaze-{size}x{size}", num_envs=3, wall_reward=-1)
     assert isinstance(batch, MazeVectorEnv)
     assert (batch.num_envs, batch.mazes.rules.size, batch.mazes.rules.wall_reward) == (3, size, -1)
-    assert batch.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
+    assert batch.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
+    same = gymnasium.make_vec(f"MNMMaze-{size}x{size}", num_envs=3, autoreset_mode="SameStep")
+    assert same.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
 
 
 def test_gymnasium_imports_the_package_by_itself():
@@ -77,7 +79,8 @@ def test_single_and_both_batched_mazes_play_alike(rules, seed, num_envs):
     singles = SyncVectorEnv(
         [lambda: MazeEnv(**rules) for _ in range(num_envs)], autoreset_mode=AutoresetMode.SAME_STEP
     )
-    vector, sb3 = MazeVectorEnv(num_envs, **rules), MazeVecEnv(num_envs, **rules)
+    vector = MazeVectorEnv(num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **rules)
+    sb3 = MazeVecEnv(num_envs, **rules)
     sb3.seed(seed)
     first, _ = singles.reset(seed=seed)
     np.testing.assert_array_equal(vector.reset(seed=seed)[0], first)
@@ -129,7 +132,7 @@ def test_seeds_given_one_by_one_and_reset_masks():
 
 
 def test_batches_whose_episodes_end_at_different_times():
-    batch = MazeVectorEnv(2, horizon=5)
+    batch = MazeVectorEnv(2, horizon=5, autoreset_mode=AutoresetMode.SAME_STEP)
     batch.reset(seed=0)
     batch.step(np.array([0, 0]))
     batch.reset(options={"reset_mask": np.array([True, False])})

@@ -102,9 +102,8 @@ def analyze_supervised(args: Args, values: dict[str, Any]) -> None:
     config = config_from_dict(values)
     _refuse(args, OF_AGENTS, "agents", "a supervised one")
     _check(args, config)
-    config, task, model = load_run(
-        args.run, args.trusted, **({} if args.data is None else {"data": args.data})
-    )
+    changes = {} if args.data is None else {"data": args.data}
+    config, task, model = load_run(args.run, args.trusted, **changes)
     for note in task.notes:
         print(f"Note: {note}")
     if args.supports is not None:

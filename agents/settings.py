@@ -1,0 +1,93 @@
+"""Checks of the settings that an agent is given, and what becomes of those that other algorithms have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+
+class Allowed(NamedTuple):
+    """Which numbers a setting may have."""
+
+    words: str
+    """Continues the sentence "gamma must be ..."."""
+    kind: type
+    holds: Callable[[Any], bool]
+
+
+COUNT = Allowed("at least 1 and a whole number", Integral, lambda value: value >= 1)
+FRACTION = Allowed("a number between 0 and 1", Real, lambda value: 0 <= value <= 1)
+WEIGHT = Allowed("a finite number that is not negative", Real, lambda value: 0 <= value < math.inf)
+LIMIT = Allowed("positive", Real, lambda value: value > 0)
+
+
+def check_number(name: str, value: object, allowed: Allowed) -> None:
+    """Raise a ValueError that names the setting unless the value is allowed; NaN never is."""
+    if isinstance(value, bool) or not isinstance(value, allowed.kind) or not allowed.holds(value):
+        raise ValueError(f"{name} must be {allowed.words}, got {value!r}.")
+
+
+def check_learning_rate(value: object) -> None:
+    """Raise a ValueError unless the value is a number that is not negative, or a function."""
+    if not callable(value):
+        check_number("learning_rate (a number, or a function of the remaining progress)", value, WEIGHT)
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise a ValueError unless the value is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}.")
+
+
+_NO_SDE = "state-dependent exploration is not available"
+_ADAM = (
+    "the optimizer is Adam unless policy_kwargs has another optimizer_class, such as torch.optim.RMSprop "
+    "with optimizer_kwargs={'alpha': 0.99, 'eps': 1e-5}"
+)
+_ONE_UPDATE = "there is one update per rollout, from all of it"
+_ONE_CORE = "policy and value function share one core and what comes before it"
+
+OTHER_ALGORITHMS: dict[str, tuple[tuple[object, ...], str]] = {
+    "use_sde": ((False,), _NO_SDE),
+    "sde_sample_freq": ((-1,), _NO_SDE),
+    "use_rms_prop": ((False,), _ADAM),
+    "rms_prop_eps": ((1e-5,), _ADAM),
+    "batch_size": ((None,), _ONE_UPDATE),
+    "n_epochs": ((1,), _ONE_UPDATE),
+    "clip_range": ((None,), _ONE_UPDATE),
+    "clip_range_vf": ((None,), _ONE_UPDATE),
+    "target_kl": ((None,), _ONE_UPDATE),
+}
+"""Settings of A2C and PPO of Stable-Baselines3: the values that change nothing here, and why others would."""
+
+OTHER_POLICIES: dict[str, tuple[tuple[object, ...], str]] = {
+    "use_sde": ((False,), _NO_SDE),
+    "full_std": ((True,), _NO_SDE),
+    "use_expln": ((False,), _NO_SDE),
+    "squash_output": ((False,), "actions are clipped, not squashed"),
+    "share_features_extractor": ((True,), _ONE_CORE),
+    "shared_lstm": ((True,), _ONE_CORE),
+    "enable_critic_lstm": ((False,), _ONE_CORE),
+    "n_lstm_layers": ((1,), "the core is chosen by core and core_kwargs"),
+    "lstm_hidden_size": ((), "the core's width is core_kwargs={'hidden_size': ...}"),
+    "lstm_kwargs": ((None, {}), "the core's settings are core_kwargs"),
+}
+"""The same for the policies of Stable-Baselines3 and of sb3-contrib's RecurrentPPO."""
+
+
+def check_foreign_settings(
+    owner: str, given: Mapping[str, object], known: Mapping[str, tuple[tuple[object, ...], str]]
+) -> None:
+    """Accept settings of other algorithms whose value changes nothing here.
+
+    Raises:
+        TypeError: a setting that nobody has, or another value; the message names it.
+    """
+    for name, value in given.items():
+        if name not in known:
+            raise TypeError(f"{owner} has no setting {name!r}.")
+        harmless, reason = known[name]
+        if not any(value is allowed or value == allowed for allowed in harmless):
+            raise TypeError(f"{owner} does not take {name}={value!r}: {reason}.")
