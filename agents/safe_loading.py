@@ -117,6 +117,9 @@ def check_members(archive: zipfile.ZipFile, size: int) -> None:
         zipfile.BadZipFile: it is damaged.
     """
     names = archive.namelist()
+    if MEMBERS[0] not in names:
+        # Of a file that was cut off, an archive inside of it is found.
+        raise zipfile.BadZipFile(f"{MEMBERS[0]} is missing")
     for info in archive.infolist():
         if info.filename not in (*MEMBERS, *OTHER_MEMBERS):
             raise _Refused(f"holds {info.filename!r}, which no saved agent has")

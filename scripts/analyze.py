@@ -1,6 +1,6 @@
 """Look into the memory of a trained run; the same as `mnm-rl analyze`."""
 
-from mnm_rl.commands.analyze import run_from_command_line
+from mnm_rl.commands.main import run
 
 if __name__ == "__main__":
-    run_from_command_line()
+    run("analyze")

@@ -1,6 +1,6 @@
 """Evaluate a run; the same as `mnm-rl evaluate`."""
 
-from mnm_rl.commands.evaluate import run_from_command_line
+from mnm_rl.commands.main import run
 
 if __name__ == "__main__":
-    run_from_command_line()
+    run("evaluate")

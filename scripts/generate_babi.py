@@ -1,6 +1,6 @@
 """Write the bAbI tasks as files; the same as `mnm-rl generate-babi`."""
 
-from mnm_rl.commands.generate_babi import run_from_command_line
+from mnm_rl.commands.main import run
 
 if __name__ == "__main__":
-    run_from_command_line()
+    run("generate-babi")

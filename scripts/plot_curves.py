@@ -1,6 +1,6 @@
 """Draw training curves; the same as `mnm-rl plot-curves`."""
 
-from mnm_rl.commands.plot_curves import run_from_command_line
+from mnm_rl.commands.main import run
 
 if __name__ == "__main__":
-    run_from_command_line()
+    run("plot-curves")

@@ -1,6 +1,6 @@
 """Reproduce a figure or table of the paper; the same as `mnm-rl reproduce`."""
 
-from mnm_rl.commands.reproduce import run_from_command_line
+from mnm_rl.commands.main import run
 
 if __name__ == "__main__":
-    run_from_command_line()
+    run("reproduce")

@@ -221,7 +221,7 @@ def test_a_class_that_has_left_its_module_is_named(tmp_path, monkeypatch):
     with pytest.raises(
         ValueError, match=r"with a class that cannot be imported here: Can't get attribute 'ToyCore'"
     ):
-        check_checkpoint(Path(tmp_path / "agent"))
+        check_checkpoint(Path(tmp_path / "agent"), trusted=True)
 
 
 def test_an_agent_with_an_unknown_core_is_refused():

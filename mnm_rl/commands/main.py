@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
+from typing import Any
 
 COMMANDS = {
     "train-a2c": "train a recurrent A2C agent: by default MNM-p on the invisible-goal maze",
@@ -29,4 +32,36 @@ def main() -> None:
         print(f"mnm-rl: unknown command {name!r}; known: {', '.join(COMMANDS)}.", file=sys.stderr)
         sys.exit(2)
     sys.argv = [f"mnm-rl {name}", *sys.argv[2:]]
-    importlib.import_module(f"mnm_rl.commands.{name.replace('-', '_')}").run_from_command_line()
+    run(name)
+
+
+def run(name: str) -> None:
+    """Run a command on the words of ``sys.argv``.
+
+    Modules of one's own in the current folder can be named on the command line, as with ``python -m``.
+
+    Args:
+        name: a key of :data:`COMMANDS`.
+    """
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())
+    command = _imported(f"mnm_rl.commands.{name.replace('-', '_')}")
+    try:
+        command.run_from_command_line()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _imported(module: str) -> Any:
+    """The module; Ctrl-C while it and all that it needs are imported ends the process at once.
+
+    An exception there would come out of the middle of somebody's module, as a traceback or worse.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is not signal.default_int_handler:
+        return importlib.import_module(module)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        return importlib.import_module(module)
+    finally:
+        signal.signal(signal.SIGINT, handler)
