@@ -11,7 +11,8 @@ import torch
 
 from mnm_rl import make_core
 from mnm_rl.cores.mnm import MNMCore
-from mnm_rl.kernels import build, cpu
+from mnm_rl.kernels import build, cpu, scan
+from mnm_rl.kernels.problem import MNMState, ScanResult
 
 PERTURBATIONS = Path(__file__).parent / "native_perturbations.py"
 
@@ -37,21 +38,27 @@ def test_every_spoiled_argument_is_refused(operator: str, least: int) -> None:
     assert [call for call in calls if call.endswith(": nothing")] == []
 
 
+def scan_directly(core: MNMCore, inputs: torch.Tensor, state: MNMState) -> ScanResult:
+    """The kernel without the core's own check of what it is given."""
+    return scan(core._scan_parameters(), core._scan_settings, inputs, state, None, core.initial_memory, "cpu")
+
+
 @pytest.mark.parametrize("name", ["mnm-p", "mnm-g"])
 def test_a_state_that_does_not_fit_is_a_value_error_with_one_sentence(name: str) -> None:
     core = make_core(name, 10, hidden_size=100, kernel="cpu")
+    assert isinstance(core, MNMCore)
     state = core(torch.randn(5, 4, 10)).state
     inputs = torch.randn(5, 64, 10)
     with pytest.raises(
         ValueError, match=r"^state: hidden must have the shape \[64, 100\], not \[4, 100\]\.$"
     ):
-        core(inputs, state)
+        scan_directly(core, inputs, state)
     with pytest.raises(
         ValueError, match=r"^state: memory must have the shape \[4, 30000\], not \[30000\]\.$"
     ):
-        core(inputs[:, :4], state._replace(memory=state.memory[0]))
+        scan_directly(core, inputs[:, :4], state._replace(memory=state.memory[0]))
     with pytest.raises(ValueError, match=r"^state: cell must be of type Float, not Double\.$"):
-        core(inputs[:, :4], state._replace(cell=state.cell.double()))
+        scan_directly(core, inputs[:, :4], state._replace(cell=state.cell.double()))
 
 
 @pytest.mark.parametrize("name", ["mnm-p", "mnm-g"])
@@ -62,8 +69,10 @@ def test_an_empty_batch_and_inputs_without_numbers_are_no_error(name: str, batch
         torch.manual_seed(0)
         core = make_core(name, inputs, hidden_size=7, key_size=4, value_size=4, kernel=kernel)
         assert isinstance(core, MNMCore)
-        output = core(torch.randn(3, batch, inputs))
-        (output.outputs.sum() + output.meta_loss.sum()).backward()
-        found[kernel] = [output.outputs, *output.state, *[p.grad for p in core.parameters()]]
+        given = (torch.randn(3, batch, inputs), core.initial_state(batch), None, core.initial_memory, kernel)
+        result = scan(core._scan_parameters(), core._scan_settings, *given)
+        (result.controls.sum() + result.meta_loss.sum()).backward()
+        gradients = [p.grad for name, p in core.named_parameters() if not name.startswith("output")]
+        found[kernel] = [result.controls, *result.state, *gradients]
     for one, two in zip(found["cpu"], found["torch"], strict=True):
         torch.testing.assert_close(one, two)

@@ -106,9 +106,9 @@ def _run(args: Args, experiment: Experiment, jobs: Sequence[Job]) -> list[Outcom
 def run_from_command_line() -> None:
     """Turn bad input into one sentence and exit status 2."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with one_sentence_errors("reproduce.py"):
+    with one_sentence_errors("reproduce.py"):
+        try:
             sys.exit(main(parse_all(Args, __doc__)))
-    except KeyboardInterrupt:
-        print("Stopped; the checkpoints are saved. The same command goes on.", file=sys.stderr)
-        sys.exit(130)
+        except KeyboardInterrupt:
+            print("Stopped; the checkpoints are saved. The same command goes on.", file=sys.stderr)
+            sys.exit(130)
