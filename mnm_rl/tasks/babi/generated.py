@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,7 @@ from mnm_rl.tasks.babi.files import Source, find_source, is_named, search_source
 from mnm_rl.tasks.babi.generate.catalogue import CATALOGUE, generate_stories, generate_story
 from mnm_rl.tasks.babi.generate.files import VERSION, Sizes, write_files
 from mnm_rl.tasks.babi.generate.lines import TextStory, format_stories
-from mnm_rl.tasks.babi.order import Balance, TrainingOrder
+from mnm_rl.tasks.babi.order import Balance, Pools, TrainingOrder
 from mnm_rl.tasks.babi.stories import Story, read_stories
 from mnm_rl.tasks.babi.vocabulary import Vocabulary
 from mnm_rl.tasks.base import Batch
@@ -105,21 +105,13 @@ class FreshQuestions:
     max_length: int | None
     pool_batches: int
     mixing: float
-    _pool: tuple[tuple[int, int, int], Sequences, TrainingOrder] | None = field(
-        default=None, init=False, repr=False
-    )
+
+    def __post_init__(self) -> None:
+        self._pools = Pools(self.pool_batches, self._draw_pool)
 
     def batch(self, index: int, batch_size: int, seed: int) -> Batch:
         """Batch ``index`` = 0, 1, ... of a run with this seed."""
-        if index < 0 or batch_size < 1:
-            raise ValueError(
-                f"Batches are numbered from 0 and hold a sequence at least, got {index} and {batch_size}."
-            )
-        pool, place = divmod(index, self.pool_batches)
-        key = (pool, batch_size, seed)
-        if self._pool is None or self._pool[0] != key:
-            self._pool = (key, *self._draw_pool(*key))
-        _, sequences, order = self._pool
+        (sequences, order), place = self._pools.find(index, batch_size, seed)
         return sequences.batch(order.batch(place, batch_size, seed))
 
     def _draw_pool(self, pool: int, batch_size: int, seed: int) -> tuple[Sequences, TrainingOrder]:
