@@ -18,7 +18,6 @@ to.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import hashlib
 import os
@@ -27,7 +26,6 @@ import re
 import shlex
 import shutil
 import socket
-import stat
 import subprocess
 import sys
 import tempfile
@@ -37,6 +35,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+
+from mnm_rl.caches import home_cache, is_private, make_usable, passing_folder, temporary_cache
 
 SOURCES = Path(__file__).parent / "cpp"
 FLAGS = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
@@ -96,34 +96,28 @@ def find_compiler() -> list[str]:
 
 
 def cache_folder() -> Path:
-    """Where a newly compiled kernel goes: the first folder that only this user can write to."""
+    """Where a newly compiled kernel goes: the first folder that only this user can write to.
+
+    Raises:
+        BuildError: there is none, not even for temporary files.
+    """
     for folder in _folders():
-        with contextlib.suppress(OSError):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if _is_private(folder) and os.access(folder, os.W_OK | os.X_OK):
-                return folder
-    folder = Path(tempfile.mkdtemp(prefix="mnm_rl-"))  # somebody else has taken the usual name
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+        if make_usable(folder):
+            return folder
+    try:
+        return passing_folder()  # somebody else has taken the usual name
+    except OSError as error:
+        raise BuildError(f"there is no folder to compile the kernel in: {error}") from error
 
 
 def _folders() -> Iterator[Path]:
-    named = os.environ.get("MNM_RL_CACHE")
+    named, home, temporary = os.environ.get("MNM_RL_CACHE"), home_cache(), temporary_cache()
     if named:
         yield Path(named)
-    else:
-        with contextlib.suppress(RuntimeError):  # no HOME, and a user without an entry
-            yield Path.home() / ".cache" / "mnm_rl" / "kernels"  # its parent may be open to a group
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    yield Path(tempfile.gettempdir()) / f"mnm_rl-{user}"
-
-
-def _is_private(folder: Path) -> bool:
-    """Whether nobody but this user and root can write to a folder."""
-    if not hasattr(os, "getuid"):
-        return True
-    found = folder.stat()
-    return found.st_uid in (os.getuid(), 0) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    elif home:
+        yield home / "kernels"  # its parent may be open to a group
+    if temporary:
+        yield temporary
 
 
 def _kept_library() -> Path | None:
@@ -132,9 +126,9 @@ def _kept_library() -> Path | None:
     with contextlib.suppress(BuildError):
         pattern = f"{_namespace(find_compiler())}.so"
     for folder in _folders():
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # unlike Path.is_dir, where nobody may look, too
             continue
-        if not _is_private(folder):
+        if not is_private(folder):
             warnings.warn(
                 f"mnm_rl: {folder} is not used for compiled kernels because others can write to it "
                 f"(chmod go-w mends that if it is yours)",
