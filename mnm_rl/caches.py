@@ -10,10 +10,15 @@ import atexit
 import contextlib
 import os
 import shutil
+import socket
 import stat
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+_PREFIX = "build-"
+_ABANDONED = 24 * 3600.0  # seconds after which another machine's build has surely ended
 
 
 def home_cache() -> Path | None:
@@ -58,3 +63,39 @@ def passing_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="mnm_rl-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+@contextlib.contextmanager
+def workplace(folder: Path) -> Iterator[Path]:
+    """A folder in ``folder`` to make something in, so that it can be renamed when it is whole.
+
+    What processes that were killed have left there is removed.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    _sweep(folder)
+    prefix = f"{_PREFIX}{socket.gethostname()}-{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as place:
+        yield Path(place)
+
+
+def _sweep(folder: Path) -> None:
+    for left in folder.glob(f"{_PREFIX}*"):
+        host, _, process = left.name.removeprefix(_PREFIX).rpartition("-")[0].rpartition("-")
+        with contextlib.suppress(OSError):
+            is_ours = host == socket.gethostname() and process.isdigit()
+            if (is_ours and not _runs(int(process))) or time.time() - left.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True

@@ -25,24 +25,19 @@ import platform
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
-import tempfile
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from mnm_rl.caches import home_cache, is_private, make_usable, passing_folder, temporary_cache
+from mnm_rl.caches import home_cache, is_private, make_usable, passing_folder, temporary_cache, workplace
 
 SOURCES = Path(__file__).parent / "cpp"
 FLAGS = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 SANITIZERS = ("address", "undefined")
-_BUILD_PREFIX = "build-"
-_ABANDONED = 24 * 3600.0  # seconds after which another machine's build has surely ended
 
 
 class BuildError(RuntimeError):
@@ -223,15 +218,13 @@ def _sanitizer_flags() -> list[str]:
 def _compile() -> Path:
     compiler, folder = find_compiler(), cache_folder()
     library = folder / f"{_namespace(compiler)}.so"
-    _sweep(folder)
     print(
         f"mnm_rl: compiling the C++ kernel with {shlex.join(compiler)}, once, for about half a minute; "
         f"it is kept in {folder}",
         file=sys.stderr,
     )
-    prefix = f"{_BUILD_PREFIX}{socket.gethostname()}-{os.getpid()}-"
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as workplace:
-        built = Path(workplace) / library.name
+    with workplace(folder) as place:
+        built = place / library.name
         _run_compiler([*compiler, *_arguments(library.stem, built)])
         checksum = _checksum_file(built)
         checksum.write_text(hashlib.sha256(built.read_bytes()).hexdigest())
@@ -260,25 +253,3 @@ def _first_error(messages: str) -> str:
     """The compiler's first line with an error, else its first line."""
     lines = [line.strip() for line in messages.splitlines() if line.strip()]
     return next((line for line in lines if re.search(r"\berror\b", line)), lines[0] if lines else "")
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what builds that were killed have left."""
-    for left in folder.glob(f"{_BUILD_PREFIX}*"):
-        host, _, process = left.name.removeprefix(_BUILD_PREFIX).rpartition("-")[0].rpartition("-")
-        with contextlib.suppress(OSError):
-            is_ours = host == socket.gethostname() and process.isdigit()
-            if (is_ours and not _runs(int(process))) or time.time() - left.stat().st_mtime > _ABANDONED:
-                shutil.rmtree(left, ignore_errors=True)
-
-
-def _runs(process: int) -> bool:
-    if os.name != "posix":
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
