@@ -249,9 +249,9 @@ def load_state(path: Path, needed: Collection[str] = ("config", "model")) -> dic
         raise ValueError(f"Cannot read the checkpoint {path}: {error.strerror or error}.") from error
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
+        what = found[1] if found else "something"
         raise ValueError(
-            f"The checkpoint {path} holds {found[1] if found else 'something'}, which is neither a tensor nor "
-            "a plain value, and is not loaded."
+            f"The checkpoint {path} is not loaded: it holds {what}, neither a tensor nor a plain value."
         ) from error
     except Exception as error:
         raise ValueError(

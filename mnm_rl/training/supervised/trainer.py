@@ -418,8 +418,7 @@ def own_device(device: torch.device | str) -> torch.device:
     local = int(number) if number is not None else process_share()[0] % max(1, there)
     if local >= there:
         raise ValueError(
-            f"Process {local} on this machine has no GPU of its own, because there are {there}; start as many "
-            "processes."
+            f"Process {local} on this machine has no GPU of its own: there are {there} for all processes."
         )
     device = torch.device("cuda", local)
     torch.cuda.set_device(device)  # also for what does not say where, such as the processes' exchange
