@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
@@ -78,8 +77,9 @@ class GuardedOptimizer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         max_norm = math.inf if self.max_norm is None else self.max_norm
-        grad_norm = float(nn.utils.clip_grad_norm_(self.parameters, max_norm))
-        if not _all_processes_agree(math.isfinite(grad_norm) and math.isfinite(loss.item())):
+        norm = nn.utils.clip_grad_norm_(self.parameters, max_norm)
+        grad_norm = float(norm)
+        if not _all_processes_agree(norm.isfinite() & loss.detach().isfinite().to(norm.device)):
             self._skip(where)
             return UpdateInfo(False, grad_norm)
         self.optimizer.step()
@@ -106,10 +106,13 @@ class GuardedOptimizer:
         self._skipped_in_a_row = state["skipped_in_a_row"]
 
 
-def _all_processes_agree(finite: bool) -> bool:
-    """With several processes a gradient is shared but a loss is not: they skip together or not at all."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return finite
-    flag = torch.tensor(float(finite))
-    distributed.all_reduce(flag, distributed.ReduceOp.MIN)
-    return bool(flag)
+def _all_processes_agree(finite: Tensor) -> bool:
+    """With several processes a gradient is shared but a loss is not: they skip together or not at all.
+
+    Args:
+        finite: a boolean where the parameters are, because processes on GPUs can share nothing else.
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        finite = finite.float()
+        distributed.all_reduce(finite, distributed.ReduceOp.MIN)
+    return bool(finite)

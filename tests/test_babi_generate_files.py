@@ -1,6 +1,10 @@
 """Generated bAbI questions as files and as a training task, and the command that writes them."""
 
+import hashlib
+import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +18,7 @@ from mnm_rl.tasks.babi.comparison import words_of
 from mnm_rl.tasks.babi.files import VARIABLE
 from mnm_rl.tasks.babi.generate import Sizes, generate_stories, write_files
 from mnm_rl.tasks.babi.generate.catalogue import CATALOGUE
+from mnm_rl.tasks.babi.order import TrainingOrder
 from mnm_rl.tasks.babi.vocabulary import Vocabulary
 
 ROOT = Path(__file__).parent.parent
@@ -145,10 +150,169 @@ def test_what_is_named_must_be_there(monkeypatch):
         BabiTask(fresh=True, supplement=True)
 
 
-def test_a_cache_that_cannot_be_written_is_named(home):
+@pytest.fixture
+def temporary(monkeypatch, tmp_path):
+    """A folder for temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def cannot_be_written(home, monkeypatch):
     (home / ".cache").write_text("in the way")
-    with pytest.raises(ValueError, match=r"Cannot keep generated questions in .*babi-generated"):
+
+
+def is_a_file(home, monkeypatch):
+    (home / ".cache/mnm_rl").mkdir(parents=True)
+    (home / ".cache/mnm_rl/babi-generated").write_text("in the way")
+
+
+def is_not_there(home, monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+
+
+def is_read_only(home, monkeypatch):
+    # Root may write everywhere, so the system's answer is made up.
+    usual = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: home not in path.parents and usual(path, mode))
+
+
+def is_full(home, monkeypatch):
+    def write(out, *arguments):
+        if home in out.parents:
+            raise ValueError(f"Cannot write to {out}: No space left on device.")
+        write_files(out, *arguments)
+
+    monkeypatch.setattr(module, "write_files", write)
+
+
+@pytest.mark.parametrize("trouble", [cannot_be_written, is_a_file, is_not_there, is_read_only, is_full])
+def test_where_the_home_cannot_be_used_a_private_temporary_folder(
+    home, temporary, trouble, monkeypatch, capfd
+):
+    trouble(home, monkeypatch)
+    task = BabiTask(tasks=(1,))
+    place = temporary / f"mnm_rl-{os.getuid()}"
+    assert task.source.path.parent == place
+    assert place.stat().st_mode & 0o777 == 0o700
+    assert not list(place.glob("build-*"))
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith(f"mnm_rl: generated questions are kept in {place}, because ")
+    if trouble is not is_full:  # where the home is tried again
+        monkeypatch.setattr(module, "write_files", None)
+    assert BabiTask(tasks=(1,)).source == task.source
+
+
+def test_a_temporary_folder_that_others_can_write_is_not_used(home, temporary, monkeypatch):
+    cannot_be_written(home, monkeypatch)
+    taken = temporary / f"mnm_rl-{os.getuid()}"
+    taken.mkdir()
+    taken.chmod(0o777)
+    assert BabiTask(tasks=(1,)).source.path.parent.parent == temporary
+    assert not list(taken.iterdir())
+
+
+def test_where_nothing_can_be_written_a_sentence(home, temporary, monkeypatch):
+    cannot_be_written(home, monkeypatch)
+    monkeypatch.setattr(tempfile, "tempdir", str(home / ".cache/nowhere"))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(ValueError, match=r"^Cannot keep generated questions: Not a directory\.$"):
         BabiTask()
+
+
+def truncated(place):
+    path = place / "en-valid-10k/qa7_train.txt"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def emptied(place):
+    (place / "en-valid-10k/qa7_train.txt").write_bytes(b"")
+
+
+def half_there(place):
+    shutil.rmtree(place / "en-valid-10k")
+
+
+def empty(place):
+    shutil.rmtree(place)
+    place.mkdir()
+
+
+def without_all_checksums(place):
+    path = place / "SHA256SUMS"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+def without_checksums(place):
+    (place / "SHA256SUMS").unlink()
+
+
+def unreadable_checksums(place):
+    (place / "SHA256SUMS").write_bytes(b"\xff\xfe")
+
+
+def replaced_by_a_file(place):
+    shutil.rmtree(place)
+    place.write_text("")
+
+
+def replaced_by_a_dead_link(place):
+    shutil.rmtree(place)
+    place.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(truncated, emptied, half_there, empty, without_all_checksums, without_checksums),
+        *(unreadable_checksums, replaced_by_a_file, replaced_by_a_dead_link),
+    ],
+)
+def test_a_damaged_set_is_made_again_once(home, damage, monkeypatch, capfd):
+    whole = BabiTask(tasks=(7,))
+    before = whole.source.read(["en-valid-10k/qa7_train.txt"])
+    assert capfd.readouterr().err == ""
+    place = whole.source.path
+    damage(place)
+    assert BabiTask(tasks=(7,)).source.read(["en-valid-10k/qa7_train.txt"]) == before
+    said = capfd.readouterr().err.splitlines()
+    assert said == [
+        f"mnm_rl: the generated questions in {place} are damaged or without checksums, and are made again"
+    ]
+    assert [path.name for path in place.parent.iterdir()] == [place.name]
+    monkeypatch.setattr(module, "write_files", None)
+    assert BabiTask(tasks=(7,)).source == whole.source
+    assert capfd.readouterr().err == ""
+
+
+def test_a_set_that_another_process_made_meanwhile_is_kept(home, monkeypatch):
+    def write(out, *arguments):
+        monkeypatch.setattr(module, "write_files", write_files)
+        module.generated_source("10k")
+        write_files(out, *arguments)
+
+    monkeypatch.setattr(module, "write_files", write)
+    place = module.generated_source("10k").path
+    assert [path.name for path in place.parent.iterdir()] == [place.name]
+
+
+def test_batches_are_those_of_earlier_versions(home):
+    """Resumed runs go on with the batches that they would have had."""
+    lengths, groups = np.arange(300) % 37 + 5, np.arange(300) % 4
+    digest = hashlib.sha256()
+    for balance in ("questions", "tasks"):
+        order = TrainingOrder(lengths, groups, np.flatnonzero(groups != 2), balance, 3, 0.3)
+        for index in (0, 2, 3, 50, 3):
+            digest.update(order.batch(index, 16, 5).astype(np.int64).tobytes())
+    for form in ("question", "story"):
+        fresh = BabiTask(tasks=(1, 2, 19), fresh=True, format=form, pool_batches=3, max_length=150)
+        for index in (0, 2, 3, 7, 3):
+            for part in fresh.training_batch(index, 8, 2):
+                digest.update(part.numpy().tobytes())
+    assert digest.hexdigest() == "f8e4bf8d6ba142bfc07b6da5d3fae92605d4b9ad55107bb7c690b019a8766516"
 
 
 @pytest.mark.parametrize("form", ["question", "story"])

@@ -8,13 +8,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "text_tables": set(),
+    "caches": set(),
     "updates": set(),
     "memory": set(),
-    "kernels": {"memory"},
+    "kernels": {"caches", "memory"},
     "cores": {"kernels", "memory"},
     "testing": {"cores"},
     "envs": set(),
-    "tasks": {"text_tables"},
+    "tasks": {"caches", "text_tables"},
     "agents": {"cores", "updates"},
     "training": {"agents", "cores", "envs", "tasks", "text_tables", "updates"},
     "analysis": {"agents", "cores", "envs", "kernels", "memory", "tasks", "text_tables", "training"},

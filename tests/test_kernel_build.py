@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mnm_rl import kernels
+from mnm_rl import caches, kernels
 from mnm_rl.kernels import build, cpu
 
 Compiler = Callable[..., Path]
@@ -44,7 +45,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setenv("MNM_RL_CACHE", str(folder))
-    monkeypatch.setattr(build.tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     return folder
 
 
@@ -199,7 +200,7 @@ def test_what_a_killed_build_has_left_is_removed_by_the_next(
         while not (tmp_path / "fake-compiler.child").exists() and time.monotonic() < until:
             time.sleep(0.05)
         (left,) = cache.iterdir()
-        build._sweep(cache)
+        caches._sweep(cache)
         assert left.exists()  # it still runs
     finally:
         os.killpg(process.pid, signal.SIGKILL)

@@ -18,7 +18,6 @@ to.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import hashlib
 import os
@@ -26,23 +25,19 @@ import platform
 import re
 import shlex
 import shutil
-import socket
-import stat
 import subprocess
 import sys
-import tempfile
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
+from mnm_rl.caches import home_cache, is_private, make_usable, passing_folder, temporary_cache, workplace
+
 SOURCES = Path(__file__).parent / "cpp"
 FLAGS = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 SANITIZERS = ("address", "undefined")
-_BUILD_PREFIX = "build-"
-_ABANDONED = 24 * 3600.0  # seconds after which another machine's build has surely ended
 
 
 class BuildError(RuntimeError):
@@ -96,34 +91,28 @@ def find_compiler() -> list[str]:
 
 
 def cache_folder() -> Path:
-    """Where a newly compiled kernel goes: the first folder that only this user can write to."""
+    """Where a newly compiled kernel goes: the first folder that only this user can write to.
+
+    Raises:
+        BuildError: there is none, not even for temporary files.
+    """
     for folder in _folders():
-        with contextlib.suppress(OSError):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if _is_private(folder) and os.access(folder, os.W_OK | os.X_OK):
-                return folder
-    folder = Path(tempfile.mkdtemp(prefix="mnm_rl-"))  # somebody else has taken the usual name
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+        if make_usable(folder):
+            return folder
+    try:
+        return passing_folder()  # somebody else has taken the usual name
+    except OSError as error:
+        raise BuildError(f"there is no folder to compile the kernel in: {error}") from error
 
 
 def _folders() -> Iterator[Path]:
-    named = os.environ.get("MNM_RL_CACHE")
+    named, home, temporary = os.environ.get("MNM_RL_CACHE"), home_cache(), temporary_cache()
     if named:
         yield Path(named)
-    else:
-        with contextlib.suppress(RuntimeError):  # no HOME, and a user without an entry
-            yield Path.home() / ".cache" / "mnm_rl" / "kernels"  # its parent may be open to a group
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    yield Path(tempfile.gettempdir()) / f"mnm_rl-{user}"
-
-
-def _is_private(folder: Path) -> bool:
-    """Whether nobody but this user and root can write to a folder."""
-    if not hasattr(os, "getuid"):
-        return True
-    found = folder.stat()
-    return found.st_uid in (os.getuid(), 0) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    elif home:
+        yield home / "kernels"  # its parent may be open to a group
+    if temporary:
+        yield temporary
 
 
 def _kept_library() -> Path | None:
@@ -132,9 +121,9 @@ def _kept_library() -> Path | None:
     with contextlib.suppress(BuildError):
         pattern = f"{_namespace(find_compiler())}.so"
     for folder in _folders():
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # unlike Path.is_dir, where nobody may look, too
             continue
-        if not _is_private(folder):
+        if not is_private(folder):
             warnings.warn(
                 f"mnm_rl: {folder} is not used for compiled kernels because others can write to it "
                 f"(chmod go-w mends that if it is yours)",
@@ -229,15 +218,13 @@ def _sanitizer_flags() -> list[str]:
 def _compile() -> Path:
     compiler, folder = find_compiler(), cache_folder()
     library = folder / f"{_namespace(compiler)}.so"
-    _sweep(folder)
     print(
         f"mnm_rl: compiling the C++ kernel with {shlex.join(compiler)}, once, for about half a minute; "
         f"it is kept in {folder}",
         file=sys.stderr,
     )
-    prefix = f"{_BUILD_PREFIX}{socket.gethostname()}-{os.getpid()}-"
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as workplace:
-        built = Path(workplace) / library.name
+    with workplace(folder) as place:
+        built = place / library.name
         _run_compiler([*compiler, *_arguments(library.stem, built)])
         checksum = _checksum_file(built)
         checksum.write_text(hashlib.sha256(built.read_bytes()).hexdigest())
@@ -266,25 +253,3 @@ def _first_error(messages: str) -> str:
     """The compiler's first line with an error, else its first line."""
     lines = [line.strip() for line in messages.splitlines() if line.strip()]
     return next((line for line in lines if re.search(r"\berror\b", line)), lines[0] if lines else "")
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what builds that were killed have left."""
-    for left in folder.glob(f"{_BUILD_PREFIX}*"):
-        host, _, process = left.name.removeprefix(_BUILD_PREFIX).rpartition("-")[0].rpartition("-")
-        with contextlib.suppress(OSError):
-            is_ours = host == socket.gethostname() and process.isdigit()
-            if (is_ours and not _runs(int(process))) or time.time() - left.stat().st_mtime > _ABANDONED:
-                shutil.rmtree(left, ignore_errors=True)
-
-
-def _runs(process: int) -> bool:
-    if os.name != "posix":
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True

@@ -19,7 +19,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import platform
+import re
+import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -246,18 +249,64 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
         temporary.write_bytes(whole.getbuffer())
 
 
-def load_state(path: Path) -> dict[str, Any]:
-    """Read a checkpoint.
+def load_state(path: Path, needed: Collection[str] = ("config", "model")) -> dict[str, Any]:
+    """Read a checkpoint; nothing in it is run, whoever wrote it.
+
+    Args:
+        path: a file of :func:`save_state`.
+        needed: names of what has to be in it. Each of them is a mapping, as all parts of a checkpoint are.
 
     Raises:
-        ValueError: if it is missing or incomplete.
+        ValueError: if it is missing, incomplete, damaged (checksums are verified) or something else.
     """
     if not path.exists():
         raise ValueError(f"There is no checkpoint at {path}.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        _check_zip(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ValueError(f"Cannot read the checkpoint {path}: {error.strerror or error}.") from error
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = found[1] if found else "something"
+        raise ValueError(
+            f"The checkpoint {path} is not loaded: it holds {what}, neither a tensor nor a plain value."
+        ) from error
     except Exception as error:
-        raise ValueError(f"The checkpoint {path} is incomplete or damaged: {error}") from error
+        raise ValueError(
+            f"The checkpoint {path} is incomplete or damaged: {_first_sentence(error)}."
+        ) from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} is not a checkpoint of a run: it holds a {type(state).__name__}.")
+    lacking = [name for name in needed if not isinstance(state.get(name), Mapping)]
+    if lacking:
+        has = ", ".join(map(str, list(state)[:8])) or "nothing"
+        raise ValueError(
+            f"{path} is not the checkpoint that is needed: it lacks {', '.join(lacking)}; it has {has}."
+        )
+    return state
+
+
+def _check_zip(path: Path) -> None:
+    """Verify the checksums that torch writes but does not read, and that nothing in the file is compressed.
+
+    Raises:
+        zipfile.BadZipFile: something is wrong.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        # torch compresses nothing; a small file that claims to hold much is not its.
+        compressed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+        if compressed or sum(member.file_size for member in members) > path.stat().st_size:
+            raise zipfile.BadZipFile("it is compressed, which checkpoints are not")
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
+
+
+def _first_sentence(error: Exception) -> str:
+    """What torch has to say, without its advice."""
+    return str(error).split("\n")[0].split(". ")[0].rstrip(".") or type(error).__name__
 
 
 def versions() -> dict[str, str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mnm_rl.tasks.babi.encoding import Corpus, StoryFile
+from mnm_rl.tasks.babi.files import FOLDER as DATA_FOLDER
 from mnm_rl.tasks.babi.files import SUPPLEMENT_FOLDER, Source
 from mnm_rl.tasks.babi.stories import Story, read_stories
 from mnm_rl.tasks.babi.vocabulary import Vocabulary
@@ -88,6 +89,7 @@ class _Files:
 
     def __init__(self, source: Source, folder: str, tasks: Iterable[int]) -> None:
         self.source, self.folder, self.tasks = source, folder, sorted(tasks)
+        source.require_part(folder)
         needed = [self.name(task, split) for task in self.tasks for split in SPLITS]
         self.contents = source.read([*needed, TENTH])
         self.lacks_training_file = MISSING_FILE in needed and MISSING_FILE not in self.contents
@@ -98,7 +100,7 @@ class _Files:
             more = (
                 f" and {len(missing) - 1} more of the {len(needed)} files needed" if len(missing) > 1 else ""
             )
-            raise ValueError(f"{source.path} lacks {missing[0]}{more}; get the whole data set.")
+            raise ValueError(f"{source.path} lacks {missing[0]}{more}; get the whole data set {DATA_FOLDER}.")
 
     def name(self, task: int, split: str) -> str:
         """The official file name."""

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
-import shutil
-import tempfile
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from mnm_rl.caches import home_cache, is_private, make_usable, passing_folder, temporary_cache, workplace
 from mnm_rl.tasks.babi.encoding import Corpus, Format, Sequences, StoryFile
 from mnm_rl.tasks.babi.files import Source, find_source, is_named, search_source
 from mnm_rl.tasks.babi.generate.catalogue import CATALOGUE, generate_stories, generate_story
 from mnm_rl.tasks.babi.generate.files import VERSION, Sizes, write_files
 from mnm_rl.tasks.babi.generate.lines import TextStory, format_stories
-from mnm_rl.tasks.babi.order import Balance, TrainingOrder
+from mnm_rl.tasks.babi.order import Balance, Pools, TrainingOrder
 from mnm_rl.tasks.babi.stories import Story, read_stories
 from mnm_rl.tasks.babi.vocabulary import Vocabulary
 from mnm_rl.tasks.base import Batch
 
 Origin = Literal["any", "official", "generated"]
 
-CACHE = "~/.cache/mnm_rl/babi-generated"
+CHECKSUMS = "SHA256SUMS"
+"""The file of a kept set that says what it has to be, in the form of ``sha256sum``."""
 SIZES = {"10k": Sizes(9000, 1000, 1000), "1k": Sizes(900, 100, 1000)}
 SEED = 4
 """Of the generated sets that are kept: the same for all, so that results on them compare. With this one even
@@ -58,27 +62,101 @@ def choose_source(data: str | None, origin: Origin, size: Literal["10k", "1k"]) 
 def generated_source(size: Literal["10k", "1k"]) -> Source:
     """The generated set of a size; made at the first call, which takes some seconds, and kept.
 
+    It is kept in ``~/.cache/mnm_rl/babi-generated``, or, where that cannot be, in a private folder for
+    temporary files. A kept set that is not whole is made again. Either is said in a line.
+
     Raises:
-        ValueError: if it cannot be written.
+        ValueError: if it cannot be written anywhere.
     """
-    place = Path(CACHE).expanduser() / f"version{VERSION}-seed{SEED}-{size}"
-    if place.is_dir():
-        return Source(place)
+    name = f"version{VERSION}-seed{SEED}-{size}"
+    usual = next(_folders())[0] if home_cache() else None
+    problem: Exception | None = None
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        # Made elsewhere and renamed, so that no other process sees half of it.
-        made = Path(tempfile.mkdtemp(dir=place.parent))
-    except OSError as error:
-        raise ValueError(f"Cannot keep generated questions in {place.parent}: {error.strerror}.") from error
+        for folder, accept in _folders():
+            try:
+                place = _keep(folder, name, accept, SIZES[size])
+            except (OSError, ValueError) as error:
+                problem = error
+                continue
+            if folder != usual:
+                why = "there is no home" if usual is None else f"{usual} cannot be used ({_short(problem)})"
+                _say(f"generated questions are kept in {folder}, because {why}")
+            return Source(place)
+    except OSError as error:  # not even a folder for temporary files
+        problem = error
+    raise ValueError(f"Cannot keep generated questions: {_short(problem)}.") from problem
+
+
+def _folders() -> Iterator[tuple[Path, Callable[[Path], bool]]]:
+    """Where generated sets may be kept, and what such a folder must be; the usual place comes first.
+
+    Raises:
+        OSError: all others were taken, and there is none for temporary files.
+    """
+    home, temporary = home_cache(), temporary_cache()
+    # A set is data, not code: a home that is open to a group may be meant so. Temporary files are for all.
+    if home:
+        yield home / "babi-generated", Path.is_dir
+    if temporary:
+        yield temporary, is_private
+    yield passing_folder(), is_private
+
+
+def _keep(folder: Path, name: str, accept: Callable[[Path], bool], sizes: Sizes) -> Path:
+    """The whole set in a folder, from an earlier call or made now.
+
+    Raises:
+        OSError: the folder cannot be used.
+        ValueError: the files cannot be written.
+    """
+    place = folder / name
+    if os.path.isdir(folder) and accept(folder) and _is_whole(place):
+        return place
+    if not make_usable(folder, accept):
+        raise PermissionError(errno.EACCES, "it cannot be written to, or is no folder")
+    if os.path.lexists(place):
+        _say(f"the generated questions in {place} are damaged or without checksums, and are made again")
+    with workplace(folder) as room:
+        made = room / "made"
+        write_files(made, sizes, SEED)
+        _write_checksums(made)
+        # Renamed, so that no other process sees half of it; one of them may have been quicker.
+        if not _is_whole(place):
+            if os.path.lexists(place):
+                os.replace(place, room / "damaged")
+            os.replace(made, place)
+    return place
+
+
+def _write_checksums(place: Path) -> None:
+    lines = [f"{digest}  {name}\n" for name, digest in _checksums(place).items()]
+    (place / CHECKSUMS).write_text("".join(lines))
+
+
+def _is_whole(place: Path) -> bool:
     try:
-        write_files(made, SIZES[size], SEED)
-        os.replace(made, place)
-    except OSError as error:
-        if not place.is_dir():
-            raise ValueError(f"Cannot keep generated questions in {place}: {error.strerror}.") from error
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-    return Source(place)
+        lines = (place / CHECKSUMS).read_text().splitlines()
+        found = _checksums(place)
+    except (OSError, ValueError):
+        return False
+    return bool(found) and lines == [f"{digest}  {name}" for name, digest in found.items()]
+
+
+def _checksums(place: Path) -> dict[str, str]:
+    """SHA-256 of every file of a set, by its name."""
+    files = sorted(path for path in place.rglob("*.txt") if path.is_file())
+    return {
+        path.relative_to(place).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+    }
+
+
+def _short(problem: Exception | None) -> str:
+    reason = problem.strerror if isinstance(problem, OSError) else problem
+    return str(reason or "no place").rstrip(".")
+
+
+def _say(text: str) -> None:
+    print(f"mnm_rl: {text}", file=sys.stderr)
 
 
 @dataclass
@@ -105,21 +183,13 @@ class FreshQuestions:
     max_length: int | None
     pool_batches: int
     mixing: float
-    _pool: tuple[tuple[int, int, int], Sequences, TrainingOrder] | None = field(
-        default=None, init=False, repr=False
-    )
+
+    def __post_init__(self) -> None:
+        self._pools = Pools(self.pool_batches, self._draw_pool)
 
     def batch(self, index: int, batch_size: int, seed: int) -> Batch:
         """Batch ``index`` = 0, 1, ... of a run with this seed."""
-        if index < 0 or batch_size < 1:
-            raise ValueError(
-                f"Batches are numbered from 0 and hold a sequence at least, got {index} and {batch_size}."
-            )
-        pool, place = divmod(index, self.pool_batches)
-        key = (pool, batch_size, seed)
-        if self._pool is None or self._pool[0] != key:
-            self._pool = (key, *self._draw_pool(*key))
-        _, sequences, order = self._pool
+        (sequences, order), place = self._pools.find(index, batch_size, seed)
         return sequences.batch(order.batch(place, batch_size, seed))
 
     def _draw_pool(self, pool: int, batch_size: int, seed: int) -> tuple[Sequences, TrainingOrder]:

@@ -74,6 +74,6 @@ class BabiOptions(TaskOptions):
             # Data named for a test go before what the run was trained on.
             origin="any" if evaluation and self.data else self.origin,
             fresh=self.fresh,
-            saved_vocabulary=None if saved is None else Vocabulary.from_dict(saved["vocabulary"]),
+            saved_vocabulary=None if saved is None else Vocabulary.from_dict(saved.get("vocabulary", {})),
             further_notes=(SUPPLEMENT_NOTE,) if evaluation and self.supplement else (),
         )

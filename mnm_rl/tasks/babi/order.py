@@ -12,8 +12,9 @@ of 46%, and batches are 84 steps long instead of 65; without any sorting it woul
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,37 @@ Balance = Literal["questions", "tasks"]
 
 PERMUTATION, POOL, BATCH = 0, 1, 2
 """Names of random streams."""
+
+Pool = TypeVar("Pool")
+
+
+class Pools(Generic[Pool]):
+    """Pools of batches, drawn when a batch of them is asked for; the last one is kept.
+
+    Args:
+        batches: in a pool.
+        draw: makes a pool from its number, the batch size and the seed.
+    """
+
+    def __init__(self, batches: int, draw: Callable[[int, int, int], Pool]) -> None:
+        self._batches, self._draw = batches, draw
+        self._last: tuple[tuple[int, int, int], Pool] | None = None
+
+    def find(self, index: int, batch_size: int, seed: int) -> tuple[Pool, int]:
+        """The pool that holds batch ``index`` = 0, 1, ..., and the batch's place in it.
+
+        Raises:
+            ValueError: if there is no such batch.
+        """
+        if index < 0 or batch_size < 1:
+            raise ValueError(
+                f"Batches are numbered from 0 and hold a sequence at least, got {index} and {batch_size}."
+            )
+        pool, place = divmod(index, self._batches)
+        key = (pool, batch_size, seed)
+        if self._last is None or self._last[0] != key:
+            self._last = (key, self._draw(*key))
+        return self._last[1], place
 
 
 @dataclass
@@ -44,11 +76,9 @@ class TrainingOrder:
     balance: Balance
     pool_batches: int
     mixing: float
-    _pool: tuple[tuple[int, int, int], NDArray[np.integer]] | None = field(
-        default=None, init=False, repr=False
-    )
 
     def __post_init__(self) -> None:
+        self._pools = Pools(self.pool_batches, self._draw_pool)
         tasks = np.unique(self.groups[self.chosen])
         self._members = [self.chosen[self.groups[self.chosen] == task] for task in tasks]
         self._share = -(-len(self.chosen) // max(1, len(tasks)))
@@ -60,15 +90,8 @@ class TrainingOrder:
 
     def batch(self, index: int, batch_size: int, seed: int) -> NDArray[np.integer]:
         """Numbers of the sequences of batch ``index``, ``[batch_size]``."""
-        if index < 0 or batch_size < 1:
-            raise ValueError(
-                f"Batches are numbered from 0 and hold a sequence at least, got {index} and {batch_size}."
-            )
-        pool, place = divmod(index, self.pool_batches)
-        key = (pool, batch_size, seed)
-        if self._pool is None or self._pool[0] != key:
-            self._pool = (key, self._draw_pool(*key))
-        return self._pool[1][place]
+        pool, place = self._pools.find(index, batch_size, seed)
+        return pool[place]
 
     def _draw_pool(self, pool: int, batch_size: int, seed: int) -> NDArray[np.integer]:
         """``[pool_batches, batch_size]``."""

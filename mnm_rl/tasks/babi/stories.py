@@ -16,6 +16,9 @@ from typing import NamedTuple
 PLACEHOLDER = "-"
 """The symbol that stands in the input where a word of an answer is to be predicted."""
 
+BYTE_ORDER_MARK = "\ufeff"
+"""What some editors put before the first line."""
+
 Words = tuple[str, ...]
 
 _LINE = re.compile(r"(\d+) (?:([^\t.?]+\.)|([^\t.?]+\?) ?\t([^\t]*)\t[\d ]*) *")
@@ -83,7 +86,11 @@ def _lines(contents: bytes, name: str) -> list[str]:
     except UnicodeDecodeError as error:
         number = contents.count(b"\n", 0, error.start) + 1
         raise ValueError(f"{name}, line {number}: not UTF-8 (byte 0x{contents[error.start]:02x}).") from None
-    return text.replace("\r\n", "\n").rstrip().split("\n") if text.strip() else []
+    lines = text.removeprefix(BYTE_ORDER_MARK).replace("\r\n", "\n").split("\n")
+    while lines and not lines[-1].strip():
+        lines.pop()
+    # Only what ends a line is taken off: the last one, too, may end with an empty field of supports.
+    return [*lines[:-1], lines[-1].rstrip("\r")] if lines else []
 
 
 def _add_line(stories: list[Story], text: str, reader: _Reader) -> None:

@@ -84,5 +84,12 @@ class Vocabulary:
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> Vocabulary:
-        """The vocabulary that :meth:`to_dict` saved."""
-        return cls(tuple(saved["symbols"]))
+        """The vocabulary that :meth:`to_dict` saved.
+
+        Raises:
+            ValueError: if it saved something else.
+        """
+        symbols = saved.get("symbols") if isinstance(saved, dict) else None
+        if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
+            raise ValueError("A saved vocabulary must have a list of words, symbols.")
+        return cls(tuple(symbols))

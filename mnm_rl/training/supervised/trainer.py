@@ -6,6 +6,7 @@ Dimensions: ``T`` time, ``B`` batch.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -64,7 +65,7 @@ class SupervisedTrainer:
         config: the run.
         task: its task.
         directory: the run's folder, or ``None`` to write nothing.
-        device: where the model runs.
+        device: where the model runs; of several processes on ``"cuda"`` each takes a GPU of its own.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class SupervisedTrainer:
         self.config = config
         self.task = task
         self.directory = directory
-        self.device = torch.device(device)
+        self.device = own_device(device)
         self.batch_size = config.batch_size or config.sizes.batch_size
         self.model = build_model(config, task).to(self.device)
         self.optimizer = GuardedOptimizer(
@@ -310,16 +311,32 @@ class SupervisedTrainer:
             ValueError: if the checkpoint is missing, damaged, or of another task or core.
         """
         path = SUPERVISED.checkpoint_of(directory)
-        state = load_state(path)
+        state = load_state(path, ("config", "model", "optimizer", "guard", "progress", "window"))
         load_parameters(self.model, state, self.config, path)
-        self.optimizer.optimizer.load_state_dict(state["optimizer"])
-        self.optimizer.load_state_dict(state["guard"])
-        # Older checkpoints do not say; they were written after validations.
-        self.progress = Progress(**{"validated": state["progress"]["iteration"], **state["progress"]})
+        try:
+            self.optimizer.optimizer.load_state_dict(state["optimizer"])
+            self.optimizer.load_state_dict(state["guard"])
+            # Older checkpoints do not say; they were written after validations.
+            self.progress = Progress(**{"validated": state["progress"]["iteration"], **state["progress"]})
+            window = state["window"]
+            self._window = Window(**{**window, "errors": ErrorCounts(**window["errors"])})
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise ValueError(f"The checkpoint {path} does not fit the run: {error}.") from error
+        self._check_moments(path)
         self.saved_iteration = self.progress.iteration
         self._adapt()
-        window = state["window"]
-        self._window = Window(**{**window, "errors": ErrorCounts(**window["errors"])})
+
+    def _check_moments(self, path: Path) -> None:
+        """Adam takes whatever it is given, and fails, or spoils the parameters, at its next step."""
+        for parameter, moments in self.optimizer.optimizer.state.items():
+            for name, value in moments.items():
+                if name == "step":
+                    continue
+                if getattr(value, "shape", None) != parameter.shape or not value.isfinite().all():
+                    raise ValueError(
+                        f"The checkpoint {path} has an optimizer whose {name} is not finite or does not fit "
+                        "the parameters."
+                    )
 
 
 def build_model(config: SupervisedConfig, task: Task) -> SequenceModel:
@@ -341,18 +358,23 @@ def load_parameters(
     """Put the parameters of a checkpoint into a model.
 
     Raises:
-        ValueError: if they belong to another task or core.
+        ValueError: if they belong to another task or core, or are not finite.
     """
     saved = state["config"]
     for name in ("task", "core"):
-        if saved[name] != getattr(config, name):
+        if saved.get(name) != getattr(config, name):
             raise ValueError(
-                f"The checkpoint {path} is of {name} {saved[name]}, not {getattr(config, name)}."
+                f"The checkpoint {path} is of {name} {saved.get(name)}, not {getattr(config, name)}."
             )
     try:
         model.load_state_dict(state["model"])
-    except RuntimeError as error:
-        raise ValueError(f"The checkpoint {path} does not fit the settings of the run: {error}") from error
+    except (RuntimeError, TypeError, AttributeError) as error:
+        # torch lists all differences below a headline; one is enough to tell.
+        reason = (str(error).split("\n")[1:] or [str(error)])[0].strip().rstrip(".")
+        raise ValueError(f"The checkpoint {path} does not fit the settings of the run: {reason}.") from error
+    for name, value in model.state_dict().items():
+        if not value.isfinite().all():
+            raise ValueError(f"The checkpoint {path} holds parameters that are not finite, in {name}.")
 
 
 @torch.no_grad()
@@ -380,6 +402,27 @@ def learning_rate(config: SupervisedConfig, iteration: int) -> float:
     done = iteration / config.iterations
     fall = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}
     return config.learning_rate * rise * fall[config.schedule]
+
+
+def own_device(device: torch.device | str) -> torch.device:
+    """The device, or this process's own GPU if several share the work and ``"cuda"`` has no number.
+
+    Raises:
+        ValueError: there are fewer GPUs here than processes.
+    """
+    device = torch.device(device)
+    if device.type != "cuda" or device.index is not None or process_share()[1] == 1:
+        return device
+    # torchrun's number of the process on this machine; other starters may number them over all machines.
+    number, there = os.environ.get("LOCAL_RANK"), torch.cuda.device_count()
+    local = int(number) if number is not None else process_share()[0] % max(1, there)
+    if local >= there:
+        raise ValueError(
+            f"Process {local} on this machine has no GPU of its own: there are {there} for all processes."
+        )
+    device = torch.device("cuda", local)
+    torch.cuda.set_device(device)  # also for what does not say where, such as the processes' exchange
+    return device
 
 
 def process_share() -> tuple[int, int]:
