@@ -9,6 +9,7 @@ $ python scripts/train_a2c.py --resume runs/MNMMaze-9x9-mnm-p-seed0 --episodes 1
 
 from __future__ import annotations
 
+import functools
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -79,10 +80,11 @@ def _name(config: A2CConfig) -> str:
 
 
 def _resume(args: Args, directory: Path) -> tuple[RecurrentA2C, A2CConfig]:
-    """An existing run, at its checkpoint."""
+    """An existing run, at its checkpoint, or at its start if it was killed before there was one."""
     saved = read_a2c_config(directory)
     config = changed_config(directory, saved, args.run)
-    agent = load_agent(directory, config, make_env(config, config.n_envs), args.device)
+    make = functools.partial(load_agent, directory) if AGENT.has_begun(directory) else make_agent
+    agent = make(config, make_env(config, config.n_envs), args.device)
     before, after = config_to_dict(saved), config_to_dict(config)
     if after != before:
         change_config(directory, before, after, f"timestep {agent.num_timesteps}")

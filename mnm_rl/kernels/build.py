@@ -26,6 +26,7 @@ import platform
 import re
 import shlex
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -41,6 +42,8 @@ import torch
 SOURCES = Path(__file__).parent / "cpp"
 FLAGS = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 SANITIZERS = ("address", "undefined")
+STOPS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None))
+"""Signals that mean the whole program, not the compiler alone."""
 _BUILD_PREFIX = "build-"
 _ABANDONED = 24 * 3600.0  # seconds after which another machine's build has surely ended
 
@@ -257,6 +260,10 @@ def _arguments(namespace: str, built: Path) -> list[str]:
 
 def _run_compiler(command: list[str]) -> None:
     result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if -result.returncode in STOPS:
+        # Ctrl-C and a closed terminal reach the compiler, too. Without its kernel the run would go on with
+        # another one, a little differently, until it stops; and with this one once it is resumed.
+        raise KeyboardInterrupt
     if result.returncode != 0 or not Path(command[command.index("-o") + 1]).is_file():
         reason = _first_error(result.stderr) or f"no library, exit status {result.returncode}"
         raise BuildError(f"{command[0]} failed: {reason}\n{shlex.join(command)}\n{result.stderr}")
