@@ -571,7 +571,8 @@ def table(tallies: Mapping[tuple[str, str], Tally]) -> str:
         identical = tally.trials - tally.failures if RUNS[run].exact else None
         same += identical or 0
         total.update(vars(tally))
-        shown = "as promised" if identical is None else identical
+        promised = "not as promised" if tally.failures else "as promised"
+        shown = promised if identical is None else identical
         cells = (run, kill, tally.trials, tally.killed, tally.resumed, shown, tally.failures)
         lines.append(" | ".join(map(str, cells)))
     cells = ("all", "", total["trials"], total["killed"], total["resumed"], same, total["failures"])
@@ -588,7 +589,7 @@ def run_trials(laboratory: Laboratory, trials: Iterable[Trial]) -> dict[tuple[st
         print(f"trial {trial.number}: {trial.run}, {trial.kill}", file=sys.stderr)
         if attempts.failures:
             print(
-                f"  fails; see {attempts.log}, or --seed {laboratory.seed} --only {trial.number}",
+                f"  fails; see {attempts.log}, or try again with --only {trial.number} and the same options",
                 file=sys.stderr,
             )
             for failure in attempts.failures[:10]:
