@@ -179,6 +179,16 @@ def test_a_failing_compiler_is_quoted_in_the_warning(
     assert names(cache) == []
 
 
+@pytest.mark.parametrize("number", ["TERM", "KILL"])
+def test_a_signal_to_the_compiler_that_means_the_whole_program_ends_it(
+    compiler: Compiler, cache: Path, number: str
+) -> None:
+    compiler(f"kill -{number} $$")
+    with pytest.raises(KeyboardInterrupt if number == "TERM" else build.BuildError):
+        build.build_library()
+    assert names(cache) == []
+
+
 def test_a_compiler_that_cannot_be_started_is_named(compiler: Compiler, cache: Path) -> None:
     script = compiler()
     script.write_text("#!/no/such/interpreter\n")

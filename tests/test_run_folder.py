@@ -85,6 +85,17 @@ def test_the_parameters_to_evaluate(tmp_path):
     assert AGENT.parameters(tmp_path) == tmp_path / "checkpoint.zip"
 
 
+def test_a_run_has_begun_once_it_has_left_anything_to_go_on_from(tmp_path):
+    for kind in (SUPERVISED, AGENT):
+        create_run(tmp_path / kind.name, kind, {})
+        (tmp_path / kind.name / ".checkpoint.1.partial").touch()
+        assert not kind.has_begun(tmp_path / kind.name)
+    (tmp_path / "supervised" / "train.csv").touch()
+    (tmp_path / "a2c" / "checkpoint.zip").touch()
+    for kind in (SUPERVISED, AGENT):
+        assert kind.has_begun(tmp_path / kind.name)
+
+
 def test_runs_of_another_or_an_unknown_kind(tmp_path):
     create_run(tmp_path / "run", AGENT, {})
     with pytest.raises(ValueError, match="holds a run of kind a2c, not supervised"):

@@ -82,10 +82,14 @@ def _name(config: A2CConfig) -> str:
 
 
 def _resume(args: Args, directory: Path) -> tuple[RecurrentA2C, A2CConfig]:
-    """An existing run, at its checkpoint."""
+    """An existing run, at its checkpoint, or at its start if it was killed before there was one."""
     saved = read_a2c_config(directory, args.trusted)
     config = changed_config(directory, saved, args.run)
-    agent = load_agent(directory, config, make_env(config, config.n_envs), args.device, args.trusted)
+    env = make_env(config, config.n_envs)
+    if AGENT.has_begun(directory):
+        agent = load_agent(directory, config, env, args.device, args.trusted)
+    else:
+        agent = make_agent(config, env, args.device)
     before, after = config_to_dict(saved), config_to_dict(config)
     if after != before:
         change_config(directory, before, after, f"timestep {agent.num_timesteps}")

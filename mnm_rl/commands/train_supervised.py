@@ -83,12 +83,15 @@ def _name(config: SupervisedConfig) -> str:
 
 
 def _resume(args: Args, directory: Path) -> SupervisedTrainer:
-    """An existing run, at its checkpoint."""
+    """An existing run, at its checkpoint, or at its start if it was killed before there was one."""
     saved = config_to_dict(config_from_dict(open_run(directory, SUPERVISED, args.trusted)))
     wanted = config_to_dict(args.run)
     check_changes(directory, saved, wanted, args.run.changeable)
+    # Before the trainer, in which processes wait for each other: none has written anything yet.
+    has_begun = SUPERVISED.has_begun(directory)
     trainer = SupervisedTrainer(args.run, args.run.make_task(), directory, args.device)
-    trainer.load(directory)
+    if has_begun:
+        trainer.load(directory)
     if wanted != saved and trainer.is_main:
         change_config(directory, saved, wanted, f"iteration {trainer.progress.iteration}")
     return trainer

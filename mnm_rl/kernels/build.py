@@ -25,6 +25,7 @@ import platform
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import warnings
@@ -38,6 +39,8 @@ from mnm_rl.caches import home_cache, is_private, make_usable, passing_folder, t
 SOURCES = Path(__file__).parent / "cpp"
 FLAGS = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 SANITIZERS = ("address", "undefined")
+STOPS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None))
+"""Signals that mean the whole program, not the compiler alone."""
 
 
 class BuildError(RuntimeError):
@@ -244,6 +247,10 @@ def _arguments(namespace: str, built: Path) -> list[str]:
 
 def _run_compiler(command: list[str]) -> None:
     result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if -result.returncode in STOPS:
+        # Ctrl-C and a closed terminal reach the compiler, too. Without its kernel the run would go on with
+        # another one, a little differently, until it stops; and with this one once it is resumed.
+        raise KeyboardInterrupt
     if result.returncode != 0 or not Path(command[command.index("-o") + 1]).is_file():
         reason = _first_error(result.stderr) or f"no library, exit status {result.returncode}"
         raise BuildError(f"{command[0]} failed: {reason}\n{shlex.join(command)}\n{result.stderr}")

@@ -67,6 +67,11 @@ class RunKind:
             raise ValueError(f"A run of kind {self.name} has no checkpoint: it always begins anew.")
         return directory / self.checkpoint
 
+    def has_begun(self, directory: Path) -> bool:
+        """Whether a run has left more than its config; if not, it was killed before its first checkpoint."""
+        names = (self.checkpoint, self.best, self.curve, *self.other_curves)
+        return any((directory / name).exists() for name in names if name is not None)
+
     def parameters(self, run: Path) -> Path:
         """The file to evaluate.
 
