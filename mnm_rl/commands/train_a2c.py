@@ -98,7 +98,7 @@ def _resume(args: Args, directory: Path) -> tuple[RecurrentA2C, A2CConfig]:
 
 def _train(args: Args, agent: RecurrentA2C, config: A2CConfig, directory: Path) -> None:
     """To the end of the run, or until it is stopped."""
-    agent.set_logger(make_logger(directory, args.tensorboard, agent.num_timesteps))
+    agent.set_logger(make_logger(directory, args.tensorboard, agent.num_timesteps if args.resume else None))
     console = Console(quiet=args.quiet)
     parameters = sum(parameter.numel() for parameter in agent.policy.parameters())
     console.print(

@@ -105,7 +105,7 @@ def _train(args: Args, trainer: SupervisedTrainer, directory: Path) -> None:
     writer = None
     if args.tensorboard and main_process:
         # What was written for later iterations, before the run was stopped, is not shown.
-        writer = SummaryWriter(directory, purge_step=done + 1 if done else None)
+        writer = SummaryWriter(directory, purge_step=done + 1 if args.resume else None)
     look = _watch_memory(trainer, writer) if writer is not None else lambda iteration: None
     display = TrainingDisplay(console, trainer.config.iterations, done)
 

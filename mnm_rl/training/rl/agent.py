@@ -136,18 +136,19 @@ def policy_name(space: spaces.Space) -> str:
     return "CnnPolicy" if is_large_image else "MlpPolicy"
 
 
-def make_logger(directory: Path, tensorboard: bool, done: int = 0) -> Logger:
+def make_logger(directory: Path, tensorboard: bool, done: int | None = None) -> Logger:
     """Where Stable-Baselines3's numbers go: TensorBoard files in the run's folder, or nowhere.
 
     Args:
         directory: the run's folder.
         tensorboard: whether they go anywhere.
-        done: timesteps so far; what was written for later ones, before the run was stopped, is not shown.
+        done: timesteps of a run that goes on; what was written for later ones, before it was stopped, is not
+            shown.
     """
     if not tensorboard:
         return Logger(None, [])
     output = TensorBoardOutputFormat(str(directory))
-    if done:
+    if done is not None:
         assert output.writer is not None
         output.writer.close()
         output.writer = SummaryWriter(str(directory), purge_step=done + 1)
