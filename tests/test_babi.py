@@ -277,8 +277,8 @@ def test_repeated_tasks_come_so_many_times_as_often(data):
     task = BabiTask(str(data), tasks=(1, 2, 8), repeat=parse_repeat("2:3, 8:2"), pool_batches=1)
     kinds = once.sequences["train"].tasks
     counts = {number: int((kinds == number).sum()) for number in (1, 2, 8)}
-    assert task.epoch_sequences == counts[1] + 3 * counts[2] + 2 * counts[8]
-    drawn = np.concatenate([task.order.batch(index, task.epoch_sequences, seed=2) for index in range(2)])
+    assert task.order.epoch == counts[1] + 3 * counts[2] + 2 * counts[8]
+    drawn = np.concatenate([task.order.batch(index, task.order.epoch, seed=2) for index in range(2)])
     times = {1: 2, 2: 6, 8: 4}
     assert Counter(drawn.tolist()) == {number: times[kind] for number, kind in enumerate(kinds.tolist())}
     assert "those of task 2 3 times as often" in task.describe()
@@ -297,7 +297,7 @@ def test_an_adaptive_task_repeats_what_was_wrong(data):
     assert torch.equal(task.training_batch(0, 8, 0).inputs, plain.training_batch(0, 8, 0).inputs)
     task.adapt({1: 0.05, 2: 0.35})
     repeated = BabiTask(str(data), tasks=(1, 2), repeat={1: 1, 2: 3}, pool_batches=1)
-    assert task.epoch_sequences == repeated.epoch_sequences > plain.epoch_sequences
+    assert task.order.epoch == repeated.order.epoch > plain.order.epoch
     assert torch.equal(task.training_batch(3, 8, 0).inputs, repeated.training_batch(3, 8, 0).inputs)
     plain.adapt({1: 0.05, 2: 0.35})
     assert torch.equal(
@@ -323,7 +323,7 @@ def test_repeats_without_sense_are_refused(data):
 
 def test_one_epoch_has_every_sequence_once(data):
     task = BabiTask(str(data), tasks=(1, 2), pool_batches=3)
-    assert task.epoch_sequences == 48
+    assert task.order.epoch == 48
     for epoch in range(3):
         chosen = [task.order.batch(6 * epoch + index, 8, seed=2) for index in range(6)]
         assert sorted(np.concatenate(chosen)) == list(range(48))
@@ -332,7 +332,7 @@ def test_one_epoch_has_every_sequence_once(data):
 def test_balance_by_tasks_gives_every_task_its_share(data):
     task = BabiTask(str(data), tasks=(1, 3, 4), balance="tasks", pool_batches=2)
     share = -(-(24 + 15 + 8) // 3)
-    assert task.epoch_sequences == 3 * share
+    assert task.order.epoch == 3 * share
     drawn = np.concatenate([task.order.batch(index, share, seed=1) for index in range(6)])
     tasks, numbers = np.unique(task.sequences["train"].tasks[drawn], return_counts=True)
     assert tasks.tolist() == [1, 3, 4]
@@ -372,7 +372,7 @@ def test_nothing_is_left_out_unless_asked_for_and_then_it_is_said(data):
     assert cut.notes[0].startswith(
         f"{long} of 48 training sequences are left out, longer than {limit} symbols (task 1"
     )
-    assert cut.epoch_sequences == 48 - long
+    assert cut.order.epoch == 48 - long
     assert all(cut.training_batch(index, 8, 0).lengths.max() <= limit for index in range(20))
     assert len(cut.sequences["test"]) == len(whole.sequences["test"])
     with pytest.raises(ValueError, match="No training sequence has 0 symbols or fewer"):

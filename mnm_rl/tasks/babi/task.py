@@ -98,11 +98,6 @@ class BabiTask(Task):
         return len(self.vocabulary)
 
     @property
-    def epoch_sequences(self) -> int:
-        """Training sequences in one pass."""
-        return self.order.epoch
-
-    @property
     def data_place(self) -> str:
         """See :class:`mnm_rl.tasks.base.Task`."""
         return str(self.source.path)
