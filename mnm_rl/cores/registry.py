@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mnm_rl.cores.base import MemoryCore
+from mnm_rl.field_types import check_field_types
 
 CoreChoice = str | type[MemoryCore]
 """What stands for a kind of core: a registered name, a reference ``package.module:ClassName``, or a class."""
@@ -104,6 +105,8 @@ def make_core(core: CoreChoice, input_size: int, **settings: Any) -> MemoryCore:
         ValueError: unknown name, or a setting with a value that is not allowed.
         TypeError: unknown setting, or something that is not a core.
     """
+    if not isinstance(input_size, int) or isinstance(input_size, bool) or input_size < 0:
+        raise ValueError(f"input_size must be a whole number that is not negative, got {input_size!r}.")
     core_class, config = core_config(core, **settings)
     return core_class(input_size, config)
 
@@ -120,6 +123,7 @@ def core_config(core: CoreChoice, **settings: Any) -> tuple[type[MemoryCore], An
     chosen = {**settings, **fixed}
     if missing := _missing(core_class.config_class, chosen):
         raise TypeError(f"Core {core_name(core)!r} needs the setting {', '.join(missing)}.")
+    check_field_types(core_class.config_class, chosen)
     return core_class, core_class.config_class(**chosen)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from mnm_rl.cores import core_config, core_names, core_settings
+from mnm_rl.field_types import check_field_types
 
 ConfigT = TypeVar("ConfigT")
 
@@ -75,6 +76,7 @@ def from_plain(config_class: type[ConfigT], values: Mapping[str, Any]) -> Config
     unknown = sorted(values.keys() - known)
     if unknown:
         raise ValueError(f"The run has an option that this version does not know: {', '.join(unknown)}.")
+    check_field_types(config_class, values)
     return config_class(**values)
 
 
@@ -105,11 +107,13 @@ def check_numbers(
     not_negative: Iterable[str] = (),
     fractions: Iterable[str] = (),
 ) -> None:
-    """Make sure that numbers are in range; ``None`` is always allowed.
+    """Make sure that values are of their types and numbers in range; ``None`` is in every range.
 
     Raises:
-        ValueError: one is not, or is no number at all.
+        ValueError: a number is out of range, or not finite.
+        TypeError: a value is of another type.
     """
+    check_field_types(type(config), vars(config))
     rules = (
         (at_least_one, lambda value: value >= 1, "at least 1"),
         (positive, lambda value: value > 0, "positive"),

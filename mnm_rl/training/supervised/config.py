@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Suppress, arg
 
+from mnm_rl.field_types import check_field_types
 from mnm_rl.tasks import ModelSizes, Task, TaskOptions, task_help, task_options
 from mnm_rl.training.options import (
     check_numbers,
@@ -98,6 +99,7 @@ class SupervisedConfig:
             if name not in known:
                 has = f"its options: {', '.join(known)}" if known else "it has none"
                 raise ValueError(f"The task {self.task} has no option {name}; {has}.")
+        check_field_types(options, self.task_options)
         return options(**self.task_options)
 
     @property
