@@ -169,7 +169,7 @@ def test_non_finite_updates_end_the_run_and_leave_the_checkpoint(tmp_path):
 
 def _gradient_of_a_share(rank: int, processes: int, config: SupervisedConfig, folder: str) -> None:
     torch.set_num_threads(1)
-    store = distributed.FileStore(f"{folder}/store", processes)
+    store = distributed.FileStore(f"{folder}/store", processes)  # pyright: ignore[reportPrivateImportUsage]
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=processes)
     trainer = SupervisedTrainer(config, config.make_task(), None)
     trainer.loss(trainer.task.training_batch(0, trainer.batch_size, 0))[0].backward()
