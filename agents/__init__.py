@@ -1,4 +1,4 @@
-"""Recurrent A2C for Stable-Baselines3, with any core of `mnm_rl.cores` as its memory.
+"""Recurrent A2C for Stable-Baselines3, with any core of :mod:`mnm_rl.cores` as its memory.
 
 RecurrentA2C                  the algorithm
 RecurrentActorCriticPolicy    features, core, heads for action and value ("MlpPolicy", "CnnPolicy", ...)

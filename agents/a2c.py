@@ -59,7 +59,7 @@ class Losses(NamedTuple):
 
 
 class RecurrentA2C(ResumableAlgorithm):
-    """A2C (Mnih et al. 2016) with any recurrent core of `mnm_rl.cores`.
+    """A2C (Mnih et al. 2016) with any recurrent core of :mod:`mnm_rl.cores`.
 
     One update per rollout of T steps in B environments::
 
@@ -97,7 +97,7 @@ class RecurrentA2C(ResumableAlgorithm):
         normalize_advantage: to mean 0 and standard deviation 1 over the rollout.
         bootstrap_time_limit: add ``gamma * V(last observation)`` where an episode was cut off by a time
             limit, as Stable-Baselines3 does.
-        rollout_buffer_class: `SequenceRolloutBuffer` or a subclass.
+        rollout_buffer_class: :class:`SequenceRolloutBuffer` or a subclass.
         rollout_buffer_kwargs: further arguments of it.
         stats_window_size: episodes that ``rollout/ep_rew_mean`` averages over.
         tensorboard_log: folder for TensorBoard.
@@ -203,7 +203,7 @@ class RecurrentA2C(ResumableAlgorithm):
         Raises:
             ValueError: a setting was changed to what is not allowed, or an observation, an action or a
                 parameter is not finite.
-            TypeError: the buffer is not a `SequenceRolloutBuffer`.
+            TypeError: the buffer is not a :class:`SequenceRolloutBuffer`.
         """
         self._check_settings()
         buffer = self._buffer_that_fits(rollout_buffer, n_rollout_steps)

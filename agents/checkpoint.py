@@ -45,7 +45,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """The inverse of `random_state`."""
+    """The inverse of :func:`random_state`."""
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])  # noqa: NPY002
     torch.set_rng_state(torch.from_numpy(state["torch"]))
@@ -67,7 +67,7 @@ def env_state(env: VecEnv) -> list[Any] | None:
 
 
 def set_env_state(env: VecEnv, states: list[Any]) -> None:
-    """The inverse of `env_state`.
+    """The inverse of :func:`env_state`.
 
     Raises:
         ValueError: the environment has other wrappers than the one whose state it is, or wrappers without

@@ -50,7 +50,7 @@ class SequenceEvaluation(NamedTuple):
     entropy: Tensor
     """``[T, B]``."""
     concentration: Tensor | None
-    """sum_a pi(a)^2, ``[T, B]``; ``None`` for continuous actions."""
+    """``sum_a pi(a)^2``, ``[T, B]``; ``None`` for continuous actions."""
     meta_loss: Tensor
     """The core's own loss, ``[T, B]``."""
 
@@ -62,8 +62,8 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         observation_space: any that Stable-Baselines3's A2C takes.
         action_space: Discrete, MultiDiscrete, MultiBinary or Box.
         lr_schedule: learning rate as a function of the remaining progress.
-        core: a name of `mnm_rl.cores.core_names()`, a reference such as `"package.module:ClassName"`, or
-            a class derived from `mnm_rl.cores.MemoryCore`.
+        core: a name of :func:`mnm_rl.cores.core_names`, a reference such as ``"package.module:ClassName"``,
+            or a class derived from :class:`mnm_rl.cores.MemoryCore`.
         core_kwargs: its settings, such as ``{"hidden_size": 100}``.
         net_arch: sizes of layers between core and heads, as in Stable-Baselines3; none by default.
         activation_fn: nonlinearity of those layers.
@@ -165,11 +165,11 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
 
         Returns:
             actions ``[B, *action_shape]``, not clipped to the action space and counted from 0 (see
-            `clip_actions`), and the state after the step.
+            :meth:`clip_actions`), and the state after the step.
 
         Raises:
             ValueError: an observation or a number of a Box action is not finite. Parameters are not looked
-                at, see `check_parameters`.
+                at, see :meth:`check_parameters`.
         """
         check_finite(observation)
         # BaseModel.device walks through all parameters, which takes as long as the environments' step.
@@ -242,7 +242,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
     ) -> tuple[Tensor, Tensor, Tensor, Any]:
         """One step: actions ``[B, *action_shape]``, values ``[B]``, log-probabilities ``[B]``, state.
 
-        Actions are those of `act`: neither clipped nor moved to the first number of a Discrete space.
+        Actions are those of :meth:`act`: neither clipped nor moved to the first number of a Discrete space.
 
         Raises:
             ValueError: the state is not one of this core for B environments.
@@ -256,7 +256,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
     def evaluate_actions(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, obs: PyTorchObs, actions: Tensor, state: Any, episode_starts: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Values, log-probabilities and entropy ``[T, B]`` of sequences; see `evaluate_sequence`."""
+        """Values, log-probabilities and entropy ``[T, B]`` of sequences; see :meth:`evaluate_sequence`."""
         evaluation = self.evaluate_sequence(obs, actions, state, episode_starts)
         return evaluation.values, evaluation.log_probs, evaluation.entropy
 
@@ -329,7 +329,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         }
 
     def state_from_arrays(self, arrays: tuple[NDArray[Any], ...] | None, batch_size: int) -> Any:
-        """The inverse of `state_to_arrays`; the initial state for ``None``.
+        """The inverse of :func:`state_to_arrays`; the initial state for ``None``.
 
         Raises:
             ValueError: the arrays are not a state of this core for so many environments.

@@ -192,7 +192,7 @@ def capture_run_state(agent: ResumableAlgorithm) -> dict[str, Any]:
 
 
 def restore_run_state(agent: ResumableAlgorithm, state: dict[str, Any]) -> None:
-    """Put back what `capture_run_state` returned, into an agent with its environment."""
+    """Put back what :func:`capture_run_state` returned, into an agent with its environment."""
     agent.core_state = agent.policy.state_from_arrays(state["core_state"], agent.n_envs)
     if agent.env is not None and state["env"] is not None and env_state(agent.env) is not None:
         set_env_state(agent.env, state["env"])

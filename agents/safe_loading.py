@@ -52,7 +52,7 @@ class UntrustedAgent(NamedTuple):
     content: io.BytesIO
     """The whole archive: what was checked is what is loaded."""
     objects: dict[str, Any]
-    """For `custom_objects`: replaces everything in ``data`` that is pickled."""
+    """For ``custom_objects``: replaces everything in ``data`` that is pickled."""
     policy_kwargs: Any
     """The policy's keyword arguments, of any type."""
 
@@ -201,7 +201,7 @@ def _check_expansion(archive: zipfile.ZipFile, size: int, where: str) -> None:
 
 
 def _check_torch_file(name: str, content: bytes) -> None:
-    """torch reads old forms of its files, too, and unpacks without a limit: neither is needed."""
+    """Old forms of files, and unpacking without a limit: torch allows both, and neither is needed."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             _check_expansion(archive, len(content), f" in {name!r}")
@@ -230,8 +230,8 @@ class _KnownUnpickler(_Interpreter):
     """Builds objects of known kinds only.
 
     The interpreter of the standard library in Python, whose operations can be replaced: here a class may be
-    named, but only the few of `_makers` are called or instantiated, nothing is written into a class or a
-    function, and no length is believed that the data does not have.
+    named, but only the few of :func:`_called` are called and those of :func:`_instantiated` instantiated,
+    nothing is written into a class or a function, and no length is believed that the data does not have.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -372,7 +372,7 @@ def _dtype(name: object, *_: object) -> np.dtype:
 
 
 def _empty_array(kind: object, shape: object, _: object) -> NDArray[Any]:
-    """numpy's way to an array that is filled in afterwards."""
+    """How numpy makes an array that is filled in afterwards."""
     if kind is not np.ndarray or shape != (0,):
         raise _Refused("an unusual array")
     return np.empty(0, np.int8)
@@ -403,7 +403,7 @@ def _seed_sequence(kind: object, checksum: object, state: object) -> Any:
 
 
 def _filled() -> tuple[type, ...]:
-    """Types, besides those of `_instantiated`, whose instances restore a state that a pickle gives them."""
+    """Types, besides those of :func:`_instantiated`, whose instances restore a state from a pickle."""
     return (np.ndarray, np.random.Generator, np.random.PCG64, np.random.SeedSequence)
 
 

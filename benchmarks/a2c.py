@@ -96,7 +96,7 @@ def recurrent_ppo(args: Args) -> Contender:
 
 
 def skrl_a2c(args: Args) -> Contender:
-    """skrl's A2C_RNN; its model computes the LSTM once for both roles."""
+    """A2C_RNN of skrl; its model computes the LSTM once for both roles."""
     import skrl  # pyright: ignore[reportMissingImports]
     from skrl.agents.torch.a2c import A2C_RNN  # pyright: ignore[reportMissingImports]
     from skrl.envs.wrappers.torch import wrap_env  # pyright: ignore[reportMissingImports]

@@ -1,8 +1,8 @@
 """The invisible-goal maze: single, batched for Gymnasium and for Stable-Baselines3, and reference players.
 
-    MazeEnv          one maze, a `gymnasium.Env`; its docstring is the complete rule book
-    MazeVectorEnv    N mazes, a `gymnasium.vector.VectorEnv`
-    MazeVecEnv       N mazes, a Stable-Baselines3 `VecEnv`
+    MazeEnv          one maze, a :class:`gymnasium.Env`; its docstring is the complete rule book
+    MazeVectorEnv    N mazes, a :class:`gymnasium.vector.VectorEnv`
+    MazeVecEnv       N mazes, a Stable-Baselines3 :class:`VecEnv`
     MazeRules, Mazes the rules themselves, played in N mazes by plain numpy
 
 Each name is imported when it is first used, because Stable-Baselines3 and pygame are slow to import.

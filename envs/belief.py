@@ -1,6 +1,6 @@
 """The player that is told the map and nothing else, and plays close to the best that is then possible.
 
-N mazes, F free cells, O observation size, T horizon.
+Dimensions: ``N`` mazes, ``F`` free cells, ``O`` observation size, ``T`` horizon.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ class BeliefPlayer:
 
     The joint belief about its own position and the goal is always one of two kinds. Before the first visit it
     knows where it is, and the goal is equally likely in every cell not yet tested: it follows the path of
-    `mnm_rl.envs.searching`. From the first visit on it knows where the goal is, and is itself equally likely
-    in each of a set of cells: it acts exactly optimally by the table of `mnm_rl.envs.localisation`, which
-    includes moves that only serve to find out where it is. So the second half cannot be played better, and
-    the first half is as good as a wide beam search makes it.
+    :mod:`mnm_rl.envs.searching`. From the first visit on it knows where the goal is, and is itself equally
+    likely in each of a set of cells: it acts exactly optimally by the table of
+    :mod:`mnm_rl.envs.localisation`, which includes moves that only serve to find out where it is. So the
+    second half cannot be played better, and the first half is as good as a wide beam search makes it.
 
     Raises:
-        ValueError: The goal does not pay (`goal_reward` <= 0), or `size` is above 13, too large to plan for.
+        ValueError: the goal does not pay (``goal_reward`` <= 0), or ``size`` is above 13, too large to plan
+            for.
     """
 
     def __init__(self, rules: MazeRules) -> None:
@@ -54,11 +55,11 @@ class BeliefPlayer:
         return rules.goal_reward > 0 and rules.size <= MAX_SIZE
 
     def exact_score(self) -> float:
-        """Return the expected return of an episode."""
+        """The expected return of an episode."""
         return self._path.value
 
     def score_bound(self) -> float:
-        """Return a score that no player can exceed that is not told the goal."""
+        """A score that no player can exceed that is not told the goal."""
         return score_bound(self.rules)
 
     def reset(self, num_mazes: int, generator: np.random.Generator) -> None:
@@ -69,7 +70,7 @@ class BeliefPlayer:
         self._time = np.zeros(num_mazes, dtype=np.intp)
 
     def act(self, turn: Turn) -> NDArray[np.intp]:
-        """Take in the observations and return actions, shape [N]; uses nothing else of the turn."""
+        """Take in the observations and return actions, shape ``[N]``; uses nothing else of the turn."""
         horizon = self.rules.horizon
         time = np.rint(turn.observations[:, TIME_COLUMN] * horizon).astype(np.intp)
         view = self._view_of_code[view_codes(turn.observations[:, :TIME_COLUMN])]
@@ -84,10 +85,11 @@ class BeliefPlayer:
         return self._action
 
     def joint_belief(self, row: int) -> NDArray[np.float64]:
-        """Return the probability of each goal and own cell in one of the mazes, as of the last `act`.
+        """The probability of each goal and own cell in one of the mazes, as of the last :meth:`act`.
 
         Returns:
-            Probabilities that sum to 1, shape [F, F]: the first index is the goal, the second the own cell.
+            probabilities that sum to 1, shape ``[F, F]``: the first index is the goal, the second the own
+            cell.
         """
         num_cells = self.rules.layout.num_cells
         joint = np.zeros((num_cells, num_cells))
@@ -103,7 +105,7 @@ class BeliefPlayer:
     def _updated(
         self, observations: NDArray[np.float32], time: NDArray[np.intp], view: NDArray[np.intp]
     ) -> NDArray[np.intp]:
-        """Return the belief after the last action, given its reward and what is seen now."""
+        """The belief after the last action, given its reward and what is seen now."""
         plan, belief = self._plan, self._belief.copy()
         bump = self._bump_reward[self._view, self._action]
         hit = observations[:, REWARD_COLUMN] - bump > self.rules.goal_reward / 2

@@ -1,6 +1,6 @@
 """The map of the maze: which cells are free, where each action leads, and what each cell looks like.
 
-F free cells, S side of the array with its border wall (S = size + 2), A = 4 actions.
+Dimensions: ``F`` free cells, ``S`` side of the array with its border wall (S = size + 2), ``A`` = 4 actions.
 
 A *cell* is a number from 0 to F - 1: the free cells counted row by row. A *position* is a pair
 (row, column) in the S x S array, border included.
@@ -16,26 +16,26 @@ from numpy.typing import NDArray
 
 ACTIONS = ("up", "down", "left", "right")
 MOVES = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])
-"""Row and column change of each action, shape [A, 2]."""
+"""Row and column change of each action, shape ``[A, 2]``."""
 
 
 class MazeLayout(NamedTuple):
-    """Everything about a maze that does not change: build it with `maze_layout`."""
+    """Everything about a maze that does not change: build it with :func:`maze_layout`."""
 
     walls: NDArray[np.bool_]
-    """[S, S]: True where there is a wall."""
+    """``[S, S]``: True where there is a wall."""
     positions: NDArray[np.intp]
-    """[F, 2]: row and column of each free cell."""
+    """``[F, 2]``: row and column of each free cell."""
     cell_at: NDArray[np.intp]
-    """[S, S]: the free cell at a position, -1 for a wall."""
+    """``[S, S]``: the free cell at a position, -1 for a wall."""
     centre: int
     """The cell in the middle of the maze, where every episode starts."""
     next_cell: NDArray[np.intp]
-    """[F, A]: the cell that an action leads to; the same cell when a wall is in the way."""
+    """``[F, A]``: the cell that an action leads to; the same cell when a wall is in the way."""
     bumps: NDArray[np.bool_]
-    """[F, A]: True where an action runs into a wall."""
+    """``[F, A]``: True where an action runs into a wall."""
     views: NDArray[np.bool_]
-    """[F, 9]: the walls of the 3x3 neighbourhood, row by row."""
+    """``[F, 9]``: the walls of the 3x3 neighbourhood, row by row."""
 
     @property
     def num_cells(self) -> int:
@@ -45,7 +45,7 @@ class MazeLayout(NamedTuple):
 
 @lru_cache(maxsize=32)
 def maze_layout(size: int) -> MazeLayout:
-    """Build the tables of the maze with `size` x `size` interior cells (odd, at least 3).
+    """Build the tables of the maze with ``size`` x ``size`` interior cells (odd, at least 3).
 
     There is a pillar at every interior position whose row and column are both even, except in the middle:
     the centre is always free, also for sizes 3, 7, 11, ... where a pillar would stand on it.
@@ -80,7 +80,7 @@ def maze_layout(size: int) -> MazeLayout:
 
 
 def symmetries(layout: MazeLayout) -> NDArray[np.intp]:
-    """Return where each cell goes under the eight rotations and reflections of the maze, shape [8, F]."""
+    """Where each cell goes under the eight rotations and reflections of the maze, shape ``[8, F]``."""
     squares = (layout.cell_at, layout.cell_at.T)
     turned = [np.rot90(square, quarter) for square in squares for quarter in range(4)]
     return np.array([square[tuple(layout.positions.T)] for square in turned])

@@ -1,6 +1,7 @@
-"""How to play best when the goal is known and the own position is not: the second half of `BeliefPlayer`.
+"""How to play best with the goal known and the own position not: the second half of :class:`BeliefPlayer`.
 
-G goals (= F free cells), F cells, A = 4 actions, T horizon, K beliefs of all goals together, E outcomes.
+Dimensions: ``G`` goals (= F free cells), ``F`` cells, ``A`` = 4 actions, ``T`` horizon, ``K`` beliefs of all
+goals together, ``E`` outcomes.
 
 After a visit to the goal the agent is somewhere, every cell equally likely. Moves are certain and never bring
 two cells together that look the same, so what the agent may then believe is always of one form: "I am in one
@@ -26,37 +27,37 @@ MAX_SIZE = 13
 
 
 def view_classes(layout: MazeLayout) -> NDArray[np.intp]:
-    """Number the different 3x3 views of a maze; return the number of each cell's view, shape [F]."""
+    """The different 3x3 views of a maze, numbered: the number of each cell's view, shape ``[F]``."""
     return np.unique(view_codes(layout.views), return_inverse=True)[1]
 
 
 def view_codes(views: NDArray) -> NDArray[np.intp]:
-    """Return the nine wall bits of each view as one number, shape [...] for views of shape [..., 9]."""
+    """The nine wall bits of each view as one number, shape ``[...]`` for views of shape ``[..., 9]``."""
     return (np.asarray(views) > 0.5) @ (1 << np.arange(9))
 
 
 class LocalisationPlan(NamedTuple):
-    """What to do in every belief, and what it leads to; build it with `localisation_plan`."""
+    """What to do in every belief, and what it leads to; build it with :func:`localisation_plan`."""
 
     policy: NDArray[np.int8]
-    """[T + 1, K]: best action with so many steps left."""
+    """``[T + 1, K]``: best action with so many steps left."""
     relocated_values: NDArray[np.float64]
-    """[T + 1, G]: expected return from now on, just relocated from the goal, with so many steps left."""
+    """``[T + 1, G]``: expected return from now on, just relocated from the goal, with so many steps left."""
     goal: NDArray[np.intp]
-    """[K]: the goal that the belief belongs to."""
+    """``[K]``: the goal that the belief belongs to."""
     cells: list[tuple[int, ...]]
     """K entries: the cells that the agent may be in, each equally likely."""
     roots: NDArray[np.intp]
-    """[G, views]: the belief after relocation from the goal and one look around, -1 where impossible."""
+    """``[G, views]``: the belief after relocation from the goal and one look around, -1 where impossible."""
     outcome_keys: NDArray[np.int64]
-    """[E]: (belief * A + action) * views + view, sorted."""
+    """``[E]``: (belief * A + action) * views + view, sorted."""
     outcome_beliefs: NDArray[np.intp]
-    """[E]: the belief that follows when the goal was not hit."""
+    """``[E]``: the belief that follows when the goal was not hit."""
 
     def follow(
         self, beliefs: NDArray[np.intp], actions: NDArray[np.intp], views: NDArray[np.intp]
     ) -> NDArray[np.intp]:
-        """Return the beliefs after the actions did not hit the goal and these views were seen, shape [N]."""
+        """The beliefs after the actions did not hit the goal and these views were seen, shape ``[N]``."""
         keys = (beliefs * len(ACTIONS) + actions) * self.roots.shape[1] + views
         return self.outcome_beliefs[np.searchsorted(self.outcome_keys, keys)]
 
@@ -78,7 +79,7 @@ class _Beliefs:
             done += 1
 
     def _outcomes(self, cells: tuple[int, ...], action: int) -> tuple[dict[int, int], int]:
-        """Return the next belief for each view, and how many of the cells lead to the goal (0 or 1)."""
+        """The next belief for each view, and how many of the cells lead to the goal (0 or 1)."""
         reached = [self.next_cell[cell][action] for cell in cells]
         missed = [cell for cell in reached if cell != self.goal]
         return self._look_around(missed), len(reached) - len(missed)
@@ -119,7 +120,7 @@ class _Tables:
             self._add(_Beliefs(rules.layout, goal, start, views.tolist()))
 
     def branches(self) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.intp]]:
-        """Return where the branches lead, how likely they are, and where those of each action begin.
+        """Where the branches lead, how likely they are, and where those of each action begin.
 
         A branch leads to a belief, or with a hit to K + goal: just relocated.
         """
@@ -159,7 +160,7 @@ def localisation_plan(rules: MazeRules) -> LocalisationPlan:
     Takes about a second on 9x9, half a minute on 13x13.
 
     Raises:
-        ValueError: The maze is larger than `MAX_SIZE`.
+        ValueError: the maze is larger than ``MAX_SIZE``.
     """
     if rules.size > MAX_SIZE:
         raise ValueError(f"the belief player can plan for sizes up to {MAX_SIZE}, got {rules.size}.")
@@ -191,5 +192,5 @@ def localisation_plan(rules: MazeRules) -> LocalisationPlan:
 
 
 def _root_chances(rules: MazeRules, num_views: int) -> NDArray[np.float64]:
-    """Return the probability of each view after relocation from each goal, shape [G, views]."""
+    """The probability of each view after relocation from each goal, shape ``[G, views]``."""
     return relocation_chances(rules) @ np.eye(num_views)[view_classes(rules.layout)]

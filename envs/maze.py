@@ -1,4 +1,4 @@
-"""One maze behind Gymnasium's interface; the docstring of `MazeEnv` is the rule book of all of them."""
+"""One maze behind Gymnasium's interface; :class:`MazeEnv`'s docstring is the rule book of all of them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class MazeEnv(gymnasium.Env[NDArray[np.float32], np.integer | int]):
     it is for a whole episode. Each time the agent reaches it, it is rewarded and put in a random place. To
     score well it must remember where the goal was, and find out from what it sees where it has been put.
 
-    The maze has `size` x `size` interior cells with a wall around them. Positions are (row, column), counted
-    from the corner of that wall, so the interior runs from 1 to `size`. Where row and column are both even
-    there is a pillar, except in the centre, which is always free (for sizes 3, 7, 11, ... a pillar would
-    stand there). On 9x9 that makes 16 pillars and 65 free cells:
+    The maze has ``size`` x ``size`` interior cells with a wall around them. Positions are (row, column),
+    counted from the corner of that wall, so the interior runs from 1 to ``size``. Where row and column are
+    both even there is a pillar, except in the centre, which is always free (for sizes 3, 7, 11, ... a pillar
+    would stand there). On 9x9 that makes 16 pillars and 65 free cells:
 
         ###########
         #.........#
@@ -44,13 +44,13 @@ class MazeEnv(gymnasium.Env[NDArray[np.float32], np.integer | int]):
 
     One step does this, in this order:
 
-    1. The agent moves, or stays where it is and pays `wall_reward` if a wall is in the way.
-    2. If its cell is now the goal, it earns `goal_reward` and is put on a random free cell.
+    1. The agent moves, or stays where it is and pays ``wall_reward`` if a wall is in the way.
+    2. If its cell is now the goal, it earns ``goal_reward`` and is put on a random free cell.
     3. The clock moves on by one.
 
     ## Action Space
 
-    `Discrete(4)`
+    ``Discrete(4)``
 
     | action | move  | change of (row, column) |
     |--------|-------|-------------------------|
@@ -61,20 +61,20 @@ class MazeEnv(gymnasium.Env[NDArray[np.float32], np.integer | int]):
 
     ## Observation Space
 
-    `Box` of float32, shape (11,), or (15,) with the previous action. The goal is not in it.
+    ``Box`` of float32, shape (11,), or (15,) with the previous action. The goal is not in it.
 
     | entry    | meaning                                                                  | range            |
     |----------|--------------------------------------------------------------------------|------------------|
     | 0 to 8   | the 3x3 neighbourhood after the step, row by row, 1 for a wall           | 0 or 1           |
-    | 9        | the time, as a fraction: steps taken / `horizon`                         | 0 to 1           |
+    | 9        | the time, as a fraction: steps taken / ``horizon``                       | 0 to 1           |
     | 10       | the reward of the previous step, not scaled; 0 at the start              | -0.1 to 10       |
-    | 11 to 14 | only with `previous_action=True`: the previous action, one-hot in the    | 0 or 1           |
+    | 11 to 14 | only with ``previous_action=True``: the previous action, one-hot in the  | 0 or 1           |
     |          | order of the table above; all 0 at the start                             |                  |
 
     ## Rewards
 
-    `goal_reward` (+10) for a step that ends on the goal, `wall_reward` (-0.1) for a step against a wall, the
-    sum of both (9.9) for a step that does both, and 0 for all others.
+    ``goal_reward`` (+10) for a step that ends on the goal, ``wall_reward`` (-0.1) for a step against a wall,
+    the sum of both (9.9) for a step that does both, and 0 for all others.
 
     ## Starting State
 
@@ -82,35 +82,35 @@ class MazeEnv(gymnasium.Env[NDArray[np.float32], np.integer | int]):
     that starts on the goal, or is put on it, is not rewarded for that: only the end of a step counts, so it
     has to bump into a wall there or leave and come back.
 
-    `relocation="2018"`, the default, is the rule of the code published with Miconi et al. (2018): the agent
-    may be put on the goal. `relocation="2019"` is the rule of the code of Miconi et al. (2019): it is never
+    ``relocation="2018"``, the default, is the rule of the code published with Miconi et al. (2018): the agent
+    may be put on the goal. ``relocation="2019"`` is the rule of the code of Miconi et al. (2019): it is never
     put on the goal, and the goal is never in the centre.
 
     ## Episode End
 
-    An episode lasts exactly `horizon` steps and is then *truncated*; it never terminates. The agent sees the
-    clock and the horizon is part of the task, so a learner should not bootstrap from the value of the last
-    observation; the papers do not.
+    An episode lasts exactly ``horizon`` steps and is then *truncated*; it never terminates. The agent sees
+    the clock and the horizon is part of the task, so a learner should not bootstrap from the value of the
+    last observation; the papers do not.
 
     ## Info
 
-    Empty, except on the last step of an episode: `goal_visits`, the number of visits to the goal, and
-    `goal_position`, its row and column.
+    Empty, except on the last step of an episode: ``goal_visits``, the number of visits to the goal, and
+    ``goal_position``, its row and column.
 
     ## Arguments
 
-    | argument          | default  | meaning                                                              |
-    |-------------------|----------|----------------------------------------------------------------------|
-    | `size`            | 9        | interior cells per side, odd, at least 3                             |
-    | `horizon`         | 200      | steps per episode, at least 1                                        |
-    | `goal_reward`     | 10.0     | any finite number                                                    |
-    | `wall_reward`     | -0.1     | any finite number                                                    |
-    | `previous_action` | False    | add the previous action to the observation                           |
-    | `relocation`      | "2018"   | "2018" or "2019", see Starting State                                 |
-    | `render_mode`     | None     | "human" (a window), "rgb_array" (a picture) or "ansi" (a text)       |
+    | argument            | default  | meaning                                                            |
+    |---------------------|----------|--------------------------------------------------------------------|
+    | ``size``            | 9        | interior cells per side, odd, at least 3                           |
+    | ``horizon``         | 200      | steps per episode, at least 1                                      |
+    | ``goal_reward``     | 10.0     | any finite number                                                  |
+    | ``wall_reward``     | -0.1     | any finite number                                                  |
+    | ``previous_action`` | False    | add the previous action to the observation                         |
+    | ``relocation``      | "2018"   | "2018" or "2019", see Starting State                               |
+    | ``render_mode``     | None     | "human" (a window), "rgb_array" (a picture) or "ansi" (a text)     |
 
-    A ValueError in one sentence says which argument is wrong and what is allowed. The ids `MNMMaze-3x3`,
-    `-5x5`, ... `-13x13` set the size; the other arguments go to `gymnasium.make`:
+    A ValueError in one sentence says which argument is wrong and what is allowed. The ids ``MNMMaze-3x3``,
+    ``-5x5``, ... ``-13x13`` set the size; the other arguments go to ``gymnasium.make``:
 
         >>> import gymnasium, mnm_rl
         >>> env = gymnasium.make("MNMMaze-9x9", horizon=100, previous_action=True)
@@ -121,17 +121,18 @@ class MazeEnv(gymnasium.Env[NDArray[np.float32], np.integer | int]):
         >>> reward, terminated, truncated
         (0.0, False, False)
 
-    For speed use many mazes at once: `gymnasium.make_vec("MNMMaze-9x9", num_envs=N)` or, for
-    Stable-Baselines3, `MazeVecEnv`. Both play by the very same code, `mnm_rl.envs.rules`.
+    For speed use many mazes at once: ``gymnasium.make_vec("MNMMaze-9x9", num_envs=N)`` or, for
+    Stable-Baselines3, :class:`MazeVecEnv`. Both play by the very same code, :mod:`mnm_rl.envs.rules`.
 
     ## Reference Scores
 
-    Expected return of an episode of 200 steps on 9x9 with the default rewards, from `mnm_rl.envs.players`:
+    Expected return of an episode of 200 steps on 9x9 with the default rewards, from
+    :mod:`mnm_rl.envs.players`:
 
     | player                                                                     | 2018 rule | 2019 rule |
     |----------------------------------------------------------------------------|-----------|-----------|
     | uniformly random                                                           | 0.4       | 0.1       |
-    | the agents of both papers, read off their figures                          | about 175 |           |
+    | MNM after 250,000 episodes, as Munkhdalai et al. (2019) say in their text  | 175       |           |
     | belief player: knows the map, must find the goal and itself                | 228.1     | 227.3     |
     | bound for any player that is not told the goal                             | 233.4     | 232.6     |
     | oracle: knows goal and position (by goal: at least 246, at most 439)       | 329.9     | 324.2     |
@@ -197,11 +198,11 @@ class MazeEnv(gymnasium.Env[NDArray[np.float32], np.integer | int]):
         """Start an episode.
 
         Args:
-            seed: Restarts the random numbers; None goes on with them.
-            options: Not used.
+            seed: restarts the random numbers; None goes on with them.
+            options: not used.
 
         Returns:
-            The observation, float32 [O], and an empty info.
+            the observation, float32 ``[O]``, and an empty info.
         """
         super().reset(seed=seed)
         if self.np_random is not self._stream_source:  # newly seeded, or replaced from outside
@@ -216,12 +217,12 @@ class MazeEnv(gymnasium.Env[NDArray[np.float32], np.integer | int]):
         """Take one action: 0 up, 1 down, 2 left, 3 right.
 
         Returns:
-            The observation, float32 [O], the reward, terminated (always False), truncated (True at the
-            horizon), and the info: empty, but at the end of an episode `goal_visits` and `goal_position`.
+            the observation, float32 ``[O]``, the reward, terminated (always False), truncated (True at the
+            horizon), and the info: empty, but at the end of an episode ``goal_visits`` and ``goal_position``.
 
         Raises:
-            ValueError: The action is not one of the four.
-            gymnasium.error.ResetNeeded: No episode has begun, or the last one is over.
+            ValueError: the action is not one of the four.
+            gymnasium.error.ResetNeeded: no episode has begun, or the last one is over.
         """
         time, horizon = self.mazes.time.item(), self.mazes.rules.horizon
         if time >= horizon:
@@ -233,7 +234,7 @@ class MazeEnv(gymnasium.Env[NDArray[np.float32], np.integer | int]):
         return self.mazes.observations()[0], reward, False, truncated, self._info() if truncated else {}
 
     def render(self) -> Any:
-        """Return a picture (uint8 [height, width, 3]) or a text, or show a window, by `render_mode`."""
+        """A picture (uint8 ``[height, width, 3]``) or a text; None if a window shows it or without a mode."""
         if self.render_mode != "human":
             frames = render_mazes(self.mazes, self.render_mode)
             return frames[0] if frames else None

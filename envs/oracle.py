@@ -1,6 +1,6 @@
 """The player that knows everything, and the exact scores of playing best and of playing at random.
 
-G goals (= F free cells), F cells, A = 4 actions, T horizon, N mazes.
+Dimensions: ``G`` goals (= F free cells), ``F`` cells, ``A`` = 4 actions, ``T`` horizon, ``N`` mazes.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from mnm_rl.envs.turn import Turn
 
 
 class GoalValues(NamedTuple):
-    """The result of `goal_values`."""
+    """The result of :func:`goal_values`."""
 
     start: NDArray[np.float64]
-    """[G]: expected return of an episode for each goal."""
+    """``[G]``: expected return of an episode for each goal."""
     policy: NDArray[np.int8]
-    """[T + 1, G, F]: best action with so many steps left."""
+    """``[T + 1, G, F]``: best action with so many steps left."""
 
 
 def goal_prior(rules: MazeRules) -> NDArray[np.float64]:
-    """Return the probability of each cell to be the goal, shape [F]."""
+    """The probability of each cell to be the goal, shape ``[F]``."""
     prior = np.ones(rules.layout.num_cells)
     if rules.relocation == "2019":
         prior[rules.layout.centre] = 0.0
@@ -34,7 +34,7 @@ def goal_prior(rules: MazeRules) -> NDArray[np.float64]:
 
 
 def relocation_chances(rules: MazeRules) -> NDArray[np.float64]:
-    """Return the probability of each cell after a visit to each goal, shape [G, F]."""
+    """The probability of each cell after a visit to each goal, shape ``[G, F]``."""
     num_cells = rules.layout.num_cells
     chances = np.ones((num_cells, num_cells))
     if rules.relocation == "2019":
@@ -72,14 +72,14 @@ class OraclePlayer:
         self._policy = goal_values(rules).policy
 
     def exact_score(self) -> float:
-        """Return the expected return of an episode."""
+        """The expected return of an episode."""
         return float(goal_prior(self.rules) @ goal_values(self.rules).start)
 
     def reset(self, num_mazes: int, generator: np.random.Generator) -> None:
         """Do nothing: this player remembers nothing and needs no luck."""
 
     def act(self, turn: Turn) -> NDArray[np.intp]:
-        """Return the best actions, shape [N]."""
+        """The best actions, shape ``[N]``."""
         horizon = self.rules.horizon
         left = horizon - np.rint(turn.observations[:, TIME_COLUMN] * horizon).astype(np.intp)
         return self._policy[left, turn.goals, turn.cells].astype(np.intp)
@@ -93,13 +93,13 @@ class RandomPlayer:
         self._generator = np.random.default_rng()
 
     def exact_score(self) -> float:
-        """Return the expected return of an episode."""
+        """The expected return of an episode."""
         return float(goal_prior(self.rules) @ goal_values(self.rules, "uniform").start)
 
     def reset(self, num_mazes: int, generator: np.random.Generator) -> None:
-        """Take the random numbers from `generator` from now on."""
+        """Take the random numbers from ``generator`` from now on."""
         self._generator = generator
 
     def act(self, turn: Turn) -> NDArray[np.intp]:
-        """Return random actions, shape [N]."""
+        """Random actions, shape ``[N]``."""
         return self._generator.integers(len(ACTIONS), size=len(turn.observations))

@@ -1,6 +1,6 @@
 """An episode has two parts: until the goal is found for the first time, and from then on.
 
-T steps, N episodes.
+Dimensions: ``T`` steps, ``N`` episodes.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def episode_phases(rewards: NDArray) -> Phases:
     """Tell the two parts of episodes apart.
 
     Args:
-        rewards: Of every step, shape [T, N]. Only finding the goal gives a positive one.
+        rewards: of every step, shape ``[T, N]``. Only finding the goal gives a positive one.
 
     Returns:
-        The numbers; nan where there is nothing to average.
+        the numbers; nan where there is nothing to average.
     """
     horizon = len(rewards)
     found = rewards > 0

@@ -4,7 +4,7 @@
     belief   is told the map only; close to the best that is possible without being told the goal
     oracle   is told the goal and its own position; nobody can score more
 
-N mazes, O observation size.
+Dimensions: ``N`` mazes, ``O`` observation size.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class EpisodeScores(NamedTuple):
     confidence: float
     """Half the width of the 95% confidence interval of the mean: the score is mean +- confidence."""
     returns: NDArray[np.float64]
-    """Return of each episode, shape [episodes]."""
+    """The return of each episode, shape ``[episodes]``."""
     exact: float | None
     """The expected return, where it is known exactly."""
     phases: Phases
@@ -44,10 +44,10 @@ class EpisodeScores(NamedTuple):
 
 
 def make_player(name: str, rules: MazeRules) -> ReferencePlayer:
-    """Build a player of `PLAYERS` by its name.
+    """Build a player of ``PLAYERS`` by its name.
 
     Raises:
-        ValueError: There is no such player, or it cannot play by these rules.
+        ValueError: there is no such player, or it cannot play by these rules.
     """
     if name not in PLAYERS:
         raise ValueError(f"there is no player {name!r}: choose one of {', '.join(PLAYERS)}.")
@@ -60,16 +60,16 @@ def evaluate_player(
     """Let a player play whole episodes.
 
     Args:
-        player: A name in `PLAYERS` or a player.
-        episodes: How many; all are played side by side.
-        seed: Episode i is the first one of a maze seeded with seed + i.
-        **maze_kwargs: Arguments of the maze, as for `MazeEnv`.
+        player: a name in ``PLAYERS`` or a player.
+        episodes: how many; all are played side by side.
+        seed: episode i is the first one of a maze seeded with seed + i.
+        **maze_kwargs: arguments of the maze, as for :class:`MazeEnv`.
 
     Returns:
-        The scores.
+        the scores.
 
     Raises:
-        ValueError: An argument is not allowed; the message says what is.
+        ValueError: an argument is not allowed; the message says what is.
     """
     rules = MazeRules(**maze_kwargs)
     chosen = make_player(player, rules) if isinstance(player, str) else player
@@ -89,16 +89,16 @@ def evaluate_player(
 
 
 def reference_scores(maze_kwargs: dict[str, Any], episodes: int, seed: int) -> dict[str, EpisodeScores]:
-    """Evaluate all players of `PLAYERS` on the same mazes.
+    """Evaluate all players of ``PLAYERS`` on the same mazes.
 
     Args:
-        maze_kwargs: Arguments of the maze, as for `MazeEnv`.
-        episodes: How many for each player.
-        seed: See `evaluate_player`.
+        maze_kwargs: arguments of the maze, as for :class:`MazeEnv`.
+        episodes: how many for each player.
+        seed: see :func:`evaluate_player`.
 
     Returns:
-        The scores under the keys "random", "belief" and "oracle". "belief" is left out where that player
-        cannot play: see the errors of `BeliefPlayer`.
+        the scores under the keys "random", "belief" and "oracle". "belief" is left out where that player
+        cannot play: see the errors of :class:`BeliefPlayer`.
     """
     names = [name for name in PLAYERS if name != "belief" or BeliefPlayer.can_play(MazeRules(**maze_kwargs))]
     return {name: evaluate_player(name, episodes, seed, **maze_kwargs) for name in names}

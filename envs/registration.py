@@ -1,4 +1,4 @@
-"""Make the mazes known to Gymnasium under their ids, `MNMMaze-3x3` to `MNMMaze-13x13`."""
+"""Make the mazes known to Gymnasium under their ids, ``MNMMaze-3x3`` to ``MNMMaze-13x13``."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ SIZES = (3, 5, 7, 9, 11, 13)
 
 
 def env_id(size: int) -> str:
-    """Return the Gymnasium id of the maze with `size` x `size` interior cells."""
+    """The Gymnasium id of the maze with ``size`` x ``size`` interior cells."""
     return f"MNMMaze-{size}x{size}"
 
 
 def register_envs() -> None:
-    """Register a maze of every size in `SIZES`; safe to call again. `import mnm_rl` calls it."""
+    """Register a maze of every size in ``SIZES``; safe to call again. ``import mnm_rl`` calls it."""
     for size in SIZES:
         if env_id(size) not in gymnasium.registry:
             # Entry points as text: nothing of the environments is imported before it is used.

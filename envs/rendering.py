@@ -1,6 +1,6 @@
 """Pictures and texts of the maze, drawn with MiniGrid's grid and objects.
 
-S side of the array with its border wall.
+Dimensions: ``S`` side of the array with its border wall.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Agent(WorldObj):
         self.on_goal = on_goal
 
     def encode(self) -> tuple[int, int, int]:
-        """Return the numbers that MiniGrid caches the drawn tile under."""
+        """The numbers that MiniGrid caches the drawn tile under."""
         return OBJECT_TO_IDX[self.type], COLOR_TO_IDX[self.color], int(self.on_goal)
 
     def render(self, r: NDArray[np.uint8]) -> None:
@@ -58,16 +58,16 @@ def render_frame(
     """Draw the maze: walls grey, goal yellow, agent green, the cells it sees lighter.
 
     Args:
-        layout: The map.
-        agent_cell: Where the agent is.
-        goal_cell: Where the goal is.
-        path: The cells the agent was in at the start and after each step, if its path is to be drawn. A step
+        layout: the map.
+        agent_cell: where the agent is.
+        goal_cell: where the goal is.
+        path: the cells the agent was in at the start and after each step, if its path is to be drawn. A step
             between cells that are not neighbours is a relocation: there the line ends in the goal, and a new
             one begins with a ring. The first is blue, the last is pink.
-        tile_size: Width of a cell in pixels.
+        tile_size: width of a cell in pixels.
 
     Returns:
-        The picture, uint8, shape [S * tile_size, S * tile_size, 3].
+        the picture, uint8, shape ``[S * tile_size, S * tile_size, 3]``.
     """
     side = len(layout.walls)
     grid = Grid(side, side)
@@ -84,7 +84,7 @@ def render_frame(
 
 
 def render_text(layout: MazeLayout, agent_cell: int, goal_cell: int) -> str:
-    """Write the maze as text: `#` wall, `.` free, `G` goal, `A` agent, `@` agent on the goal."""
+    """Write the maze as text: ``#`` wall, ``.`` free, ``G`` goal, ``A`` agent, ``@`` agent on the goal."""
     symbols = np.where(layout.walls, "#", ".")
     symbols[tuple(layout.positions[goal_cell])] = "G"
     symbols[tuple(layout.positions[agent_cell])] = "@" if agent_cell == goal_cell else "A"
@@ -138,7 +138,7 @@ def _disc(pen: ImageDraw.ImageDraw, centre: Sequence[float], radius: float, colo
 
 
 class Window:
-    """A window on the screen, by pygame, for `render_mode="human"`."""
+    """A window on the screen, by pygame, for ``render_mode="human"``."""
 
     def __init__(self, fps: int) -> None:
         import pygame
@@ -149,7 +149,7 @@ class Window:
         self._surface: pygame.Surface | None = None
 
     def show(self, picture: NDArray[np.uint8]) -> None:
-        """Show a picture, uint8 [height, width, 3], at most `fps` of them a second."""
+        """Show a picture, uint8 ``[height, width, 3]``, at most ``fps`` of them a second."""
         pygame = self._pygame
         if self._surface is None:
             pygame.display.init()

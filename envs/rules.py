@@ -1,6 +1,7 @@
 """The rules of the maze, played in N mazes at once: the one piece of code behind all three environments.
 
-N mazes, F free cells, A = 4 actions, O observation size (11, or 15 with the previous action).
+Dimensions: ``N`` mazes, ``F`` free cells, ``A`` = 4 actions, ``O`` observation size (11, or
+15 with the previous action).
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ ACTION_COLUMN = 11
 
 @dataclass(frozen=True)
 class MazeRules:
-    """The arguments of the maze, checked; see `mnm_rl.envs.MazeEnv` for what each one means.
+    """The arguments of the maze, checked; see :class:`mnm_rl.envs.MazeEnv` for what each one means.
 
     Raises:
-        ValueError: An argument is not allowed; the message names it and says what is.
+        ValueError: an argument is not allowed; the message names it and says what is.
     """
 
     size: int = 9
@@ -68,7 +69,7 @@ class MazeRules:
 
     @property
     def observation_space(self) -> spaces.Box[np.float32]:
-        """The space of one maze's observation, shape [O]."""
+        """The space of one maze's observation, shape ``[O]``."""
         rewards = (0.0, self.wall_reward, self.goal_reward, self.goal_reward + self.wall_reward)
         low = np.zeros(self.observation_size, dtype=np.float32)
         high = np.ones(self.observation_size, dtype=np.float32)
@@ -84,19 +85,20 @@ class MazeRules:
 class Mazes:
     """N mazes with the same rules, each with its own goal, agent, clock and random stream.
 
-    The arrays below are the complete state. Read them freely; `get_state` and `set_state` copy them.
+    The arrays below are the complete state. Read them freely; :meth:`get_state` and :meth:`set_state` copy
+    them.
 
     Attributes:
-        rules: The rules that are played.
-        cell: Where the agents are, shape [N].
-        goal: Where the goals are, shape [N].
-        time: Steps taken in the current episodes, shape [N].
-        last_reward: Reward of the last step, 0 at the start of an episode, shape [N].
-        last_action: Action of the last step, -1 at the start of an episode, shape [N].
-        episode_return: Sum of the rewards of the current episodes, shape [N].
-        goal_visits: Visits to the goal in the current episodes, shape [N].
-        stream: Random streams (see `mnm_rl.envs.streams`), shape [N].
-        started: Whether each maze has begun an episode, shape [N].
+        rules: the rules that are played.
+        cell: where the agents are, shape ``[N]``.
+        goal: where the goals are, shape ``[N]``.
+        time: steps taken in the current episodes, shape ``[N]``.
+        last_reward: reward of the last step, 0 at the start of an episode, shape ``[N]``.
+        last_action: action of the last step, -1 at the start of an episode, shape ``[N]``.
+        episode_return: sum of the rewards of the current episodes, shape ``[N]``.
+        goal_visits: visits to the goal in the current episodes, shape ``[N]``.
+        stream: random streams (see :mod:`mnm_rl.envs.streams`), shape ``[N]``.
+        started: whether each maze has begun an episode, shape ``[N]``.
     """
 
     STATE = (
@@ -159,17 +161,17 @@ class Mazes:
     def step(self, actions: NDArray[np.integer]) -> NDArray[np.float64]:
         """Move all agents, pay the rewards, and relocate the agents that reached their goal.
 
-        Episodes are not restarted here: see `ended` and `begin_episodes`.
+        Episodes are not restarted here: see :meth:`ended` and :meth:`begin_episodes`.
 
         Args:
-            actions: Whole numbers from 0 to 3, shape [N].
+            actions: whole numbers from 0 to 3, shape ``[N]``.
 
         Returns:
-            The rewards, shape [N], an array of its own.
+            the rewards, shape ``[N]``, an array of its own.
 
         Raises:
-            ValueError: The actions have another shape or type, or one is out of range.
-            gymnasium.error.ResetNeeded: A maze has not begun an episode.
+            ValueError: the actions have another shape or type, or one is out of range.
+            gymnasium.error.ResetNeeded: a maze has not begun an episode.
         """
         actions = self._checked(actions)
         index = self.cell * len(ACTIONS) + actions
@@ -188,11 +190,11 @@ class Mazes:
 
     @property
     def ended(self) -> NDArray[np.bool_]:
-        """Which episodes have reached the horizon, shape [N]."""
+        """Which episodes have reached the horizon, shape ``[N]``."""
         return self.time >= self.rules.horizon
 
     def observations(self) -> NDArray[np.float32]:
-        """Return what the agents see now, shape [N, O], an array of its own."""
+        """What the agents see now, shape ``[N, O]``, an array of its own."""
         observations = self._view_rows.take(self.cell, axis=0)
         observations[:, TIME_COLUMN] = self.time / self.rules.horizon
         observations[:, REWARD_COLUMN] = self.last_reward
@@ -202,14 +204,14 @@ class Mazes:
         return observations
 
     def get_state(self) -> dict[str, NDArray[Any]]:
-        """Return a copy of the complete state, the random streams included, as arrays of shape [N]."""
+        """A copy of the complete state, the random streams included, as arrays of shape ``[N]``."""
         return {name: getattr(self, name).copy() for name in self.STATE}
 
     def set_state(self, state: dict[str, NDArray[Any]]) -> None:
-        """Continue from a state that `get_state` returned.
+        """Continue from a state that :meth:`get_state` returned.
 
         Raises:
-            ValueError: An array is missing, or does not fit these mazes; nothing is changed then.
+            ValueError: an array is missing, or does not fit these mazes; nothing is changed then.
         """
         arrays = {}
         for name in self.STATE:

@@ -1,6 +1,6 @@
 """N mazes at once behind Stable-Baselines3's VecEnv interface.
 
-N mazes, O observation size.
+Dimensions: ``N`` mazes, ``O`` observation size.
 """
 
 from __future__ import annotations
@@ -23,25 +23,26 @@ _NO_SEED = -1
 
 
 class MazeVecEnv(VecEnv):
-    """N mazes with the rules of `MazeEnv` for Stable-Baselines3, stepped together by numpy.
+    """N mazes with the rules of :class:`MazeEnv` for Stable-Baselines3, stepped together by numpy.
 
-    After `seed(s)` and `reset()`, maze i plays exactly like a `MazeEnv` that was reset with seed s + i.
+    After ``seed(s)`` and ``reset()``, maze i plays exactly like a :class:`MazeEnv` that was reset with seed s
+    + i.
 
-    The info of a step that ends an episode holds `terminal_observation`, `TimeLimit.truncated` (True, as
-    episodes end by the clock only), `episode` (return `r`, length `l`, seconds since creation `t`),
-    `goal_visits` and `goal_position`; all other infos are empty. So `VecMonitor` is not needed, and
-    `env_is_wrapped` answers True for `Monitor`: `evaluate_policy` then takes the true returns also under
-    `VecNormalize`.
+    The info of a step that ends an episode holds ``terminal_observation``, ``TimeLimit.truncated`` (True, as
+    episodes end by the clock only), ``episode`` (return ``r``, length ``l``, seconds since creation ``t``),
+    ``goal_visits`` and ``goal_position``; all other infos are empty. So ``VecMonitor`` is not needed, and
+    ``env_is_wrapped`` answers True for ``Monitor``: ``evaluate_policy`` then takes the true returns also
+    under ``VecNormalize``.
 
-    `get_state` and `set_state` make a training run resumable bit for bit.
+    :meth:`get_state` and :meth:`set_state` make a training run resumable bit for bit.
 
     Args:
         num_envs: N.
         render_mode: None, "rgb_array" or "ansi".
-        size, horizon, goal_reward, wall_reward, previous_action, relocation: As in `MazeEnv`.
+        size, horizon, goal_reward, wall_reward, previous_action, relocation: as in :class:`MazeEnv`.
 
     Raises:
-        ValueError: An argument is not allowed; the message says what is.
+        ValueError: an argument is not allowed; the message says what is.
     """
 
     def __init__(
@@ -65,10 +66,10 @@ class MazeVecEnv(VecEnv):
         super().__init__(self.mazes.num_mazes, rules.observation_space, rules.action_space)
 
     def reset(self) -> NDArray[np.float32]:
-        """Start a new episode in every maze, with the seeds given to `seed()` if there are any.
+        """Start a new episode in every maze, with the seeds given to ``seed()`` if there are any.
 
         Returns:
-            The observations, shape [N, O].
+            the observations, shape ``[N, O]``.
         """
         self.mazes.seed(self._seeds)
         self._reset_seeds()
@@ -77,14 +78,15 @@ class MazeVecEnv(VecEnv):
         return self.mazes.observations()
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Keep the actions, shape [N], for `step_wait`."""
+        """Keep the actions, shape ``[N]``, for :meth:`step_wait`."""
         self._actions = actions
 
     def step_wait(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict]]:
         """Take the step.
 
         Returns:
-            Observations float32 [N, O], rewards float32 [N], dones bool [N] and one info per maze.
+            observations float32 ``[N, O]``, rewards float32 ``[N]``, dones bool ``[N]`` and one info per
+            maze.
         """
         if self._actions is None:
             raise RuntimeError("call step_async(actions) before step_wait().")
@@ -100,18 +102,18 @@ class MazeVecEnv(VecEnv):
         """Do nothing: there is nothing to release."""
 
     def get_state(self) -> dict[str, NDArray[Any]]:
-        """Return everything that decides the future, random streams and pending seeds included.
+        """Everything that decides the future, random streams and pending seeds included.
 
-        Call it between two steps. The values are plain arrays of shape [N], good for `numpy.savez`.
+        Call it between two steps. The values are plain arrays of shape ``[N]``, good for :func:`numpy.savez`.
         """
         pending = [_NO_SEED if seed is None else seed for seed in self._seeds]
         return {**self.mazes.get_state(), "pending_seed": np.array(pending, dtype=np.int64)}
 
     def set_state(self, state: dict[str, NDArray[Any]]) -> None:
-        """Continue from a state that `get_state` returned, of as many mazes with the same arguments.
+        """Continue from a state that :meth:`get_state` returned, of as many mazes with the same arguments.
 
         Raises:
-            ValueError: An array is missing, or does not fit these mazes; nothing is changed then.
+            ValueError: an array is missing, or does not fit these mazes; nothing is changed then.
         """
         if "pending_seed" not in state or np.shape(state["pending_seed"]) != (self.num_envs,):
             raise ValueError(
@@ -122,14 +124,14 @@ class MazeVecEnv(VecEnv):
         self._actions = None
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        """Return one picture per maze, uint8 [height, width, 3]."""
+        """One picture per maze, uint8 ``[height, width, 3]``."""
         return render_mazes(self.mazes, "rgb_array") or ()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Return an attribute for the chosen mazes.
+        """An attribute of the chosen mazes.
 
-        The state arrays of `Mazes` (`cell`, `goal`, `time`, `goal_visits`, ...) give each maze's own entry;
-        attributes of this object or of its rules are the same for all.
+        The state arrays of :class:`Mazes` (``cell``, ``goal``, ``time``, ``goal_visits``, ...) give each
+        maze's own entry; attributes of this object or of its rules are the same for all.
         """
         rows = self._get_indices(indices)
         if attr_name in Mazes.STATE:
@@ -138,10 +140,10 @@ class MazeVecEnv(VecEnv):
         return [getattr(owner, attr_name) for _ in rows]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Refuse: use `set_state` for the state; the rules of a batch are fixed.
+        """Refuse: use :meth:`set_state` for the state; the rules of a batch are fixed.
 
         Raises:
-            AttributeError: Always.
+            AttributeError: always.
         """
         raise AttributeError(
             f"cannot set {attr_name!r}: use set_state(), or make a new MazeVecEnv with other rules."
@@ -150,10 +152,10 @@ class MazeVecEnv(VecEnv):
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Call a method for the chosen mazes; only `render` exists for a single maze.
+        """Call a method for the chosen mazes; only ``render`` exists for a single maze.
 
         Raises:
-            AttributeError: Another method is asked for.
+            AttributeError: another method is asked for.
         """
         if method_name != "render":
             raise AttributeError(f"a maze of a MazeVecEnv has the method 'render' only, not {method_name!r}.")
@@ -163,7 +165,7 @@ class MazeVecEnv(VecEnv):
     def env_is_wrapped(
         self, wrapper_class: type[gymnasium.Wrapper], indices: VecEnvIndices = None
     ) -> list[bool]:
-        """Say True for `Monitor`, whose episode info these mazes give themselves, and False for the rest."""
+        """True for ``Monitor``, whose episode info these mazes give themselves, and False for the rest."""
         return [wrapper_class is Monitor for _ in self._get_indices(indices)]
 
     def _restart(self, rows: NDArray[np.intp], infos: list[dict[str, Any]]) -> None:

@@ -1,12 +1,12 @@
-"""How to look for a goal that can be anywhere: the first half of `BeliefPlayer`.
+"""How to look for a goal that can be anywhere: the first half of :class:`BeliefPlayer`.
 
-B paths kept (the beam), F free cells, A = 4 actions, T horizon.
+Dimensions: ``B`` paths kept (the beam), ``F`` free cells, ``A`` = 4 actions, ``T`` horizon.
 
 Until the goal is found nothing random happens, so the agent knows where it is, and all it learns is which
 cells the goal is not in. A plan for the search is therefore simply a path. Its value is the expected return
 of the episode: the sooner it comes through the cells, the more time is left once the goal is found. The best
-path is sought by beam search; it is good, but not proved to be the best. `score_bound` says how much better
-any other player could be.
+path is sought by beam search; it is good, but not proved to be the best. :func:`score_bound` says how much
+better any other player could be.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ BEAM = 2000
 
 
 class SearchPath(NamedTuple):
-    """A path from the centre; build it with `search_path`."""
+    """A path from the centre; build it with :func:`search_path`."""
 
     actions: NDArray[np.intp]
-    """[T]: the action of each step as long as the goal is not found."""
+    """``[T]``: the action of each step as long as the goal is not found."""
     cells: NDArray[np.intp]
-    """[T]: the cell after each step."""
+    """``[T]``: the cell after each step."""
     value: float
     """Expected return of an episode of this search followed by optimal play."""
 
@@ -71,7 +71,7 @@ def search_path(rules: MazeRules) -> SearchPath:
 
 
 def find_gains(rules: MazeRules) -> NDArray[np.float64]:
-    """Return what finding the goal in each cell is worth, with so many steps left after it, shape [T + 1, F].
+    """What finding the goal in each cell is worth, with so many steps left after it, shape ``[T + 1, F]``.
 
     That is the reward plus the value of optimal play from then on, times the probability of that goal.
     """
@@ -79,7 +79,7 @@ def find_gains(rules: MazeRules) -> NDArray[np.float64]:
 
 
 def score_bound(rules: MazeRules) -> float:
-    """Return a score that no player can exceed in expectation unless it is told the goal.
+    """A score that no player can exceed in expectation unless it is told the goal.
 
     The k-th step can test only one cell. Let the search test a new cell at every step, in whatever order is
     best, and play optimally once the goal is found: the best assignment of cells to steps bounds every
@@ -95,7 +95,7 @@ def score_bound(rules: MazeRules) -> float:
 
 
 def _marks(rules: MazeRules) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return random marks of the cells as tested and as the place of the agent, [F, 8] each."""
+    """Random marks of the cells as tested and as the place of the agent, ``[F, 8]`` each."""
     layout = rules.layout
     marks = np.random.default_rng(0).integers(2**64, size=(2, layout.num_cells), dtype=np.uint64)
     turned = symmetries(layout).T
@@ -124,7 +124,7 @@ def _grow(
 def _most_promising(
     beam: _Beam, gains: NDArray[np.float64], left: int, place_marks: NDArray[np.uint64]
 ) -> NDArray[np.intp]:
-    """Return the best B paths, only one of those that are in the same situation up to symmetry."""
+    """The best B paths, only one of those that are in the same situation up to symmetry."""
     # Estimate of the rest: a new cell at every step, so each on average after half as many steps.
     later = np.maximum(left - beam.untested.sum(axis=1) // 2, 0)
     promise = beam.value + (gains[later] * beam.untested).sum(axis=1)

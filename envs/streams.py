@@ -1,6 +1,6 @@
 """Random numbers for many mazes at once, one independent stream per maze.
 
-N mazes.
+Dimensions: ``N`` mazes.
 
 A stream is one 64-bit number, advanced and scrambled by SplitMix64 (Steele, Lea and Flood, "Fast Splittable
 Pseudorandom Number Generators", OOPSLA 2014). This draws for any subset of the mazes in a handful of numpy
@@ -27,12 +27,12 @@ def stream_from_generator(generator: np.random.Generator) -> np.uint64:
 
 
 def stream_from_seed(seed: int) -> np.uint64:
-    """Return the start of the stream that belongs to a seed, the one `MazeEnv.reset(seed=seed)` uses."""
+    """The start of the stream that belongs to a seed, the one ``MazeEnv.reset(seed=seed)`` uses."""
     return stream_from_generator(seeding.np_random(seed)[0])
 
 
 def unseeded_streams(count: int) -> NDArray[np.uint64]:
-    """Return `count` streams that start at random, from the operating system's entropy, shape [count]."""
+    """``count`` streams that start at random, from the operating system's entropy, shape ``[count]``."""
     return np.random.default_rng().integers(2**64, size=count, dtype=np.uint64)
 
 
@@ -40,12 +40,12 @@ def draw_below(streams: NDArray[np.uint64], rows: NDArray[np.intp], bound: int) 
     """Draw one number from 0 to bound - 1 for each of the given mazes and advance their streams.
 
     Args:
-        streams: The streams of all mazes, shape [N]; changed in place.
-        rows: The mazes to draw for, each at most once, shape [R].
-        bound: How many values are possible. Each is equally likely up to a relative error of bound / 2^32.
+        streams: the streams of all mazes, shape ``[N]``; changed in place.
+        rows: the mazes to draw for, each at most once, shape ``[R]``.
+        bound: how many values are possible. Each is equally likely up to a relative error of bound / 2^32.
 
     Returns:
-        The numbers drawn, shape [R].
+        the numbers drawn, shape ``[R]``.
     """
     word = streams[rows] + _INCREMENT
     streams[rows] = word

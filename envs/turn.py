@@ -1,6 +1,6 @@
 """What a player of the maze sees and does.
 
-N mazes, O observation size.
+Dimensions: ``N`` mazes, ``O`` observation size.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ class Turn(NamedTuple):
     """What a player may look at before it moves; only the oracle uses the last two."""
 
     observations: NDArray[np.float32]
-    """What the agents see, shape [N, O]."""
+    """What the agents see, shape ``[N, O]``."""
     cells: NDArray[np.intp]
-    """Where the agents are, shape [N]."""
+    """Where the agents are, shape ``[N]``."""
     goals: NDArray[np.intp]
-    """Where the goals are, shape [N]."""
+    """Where the goals are, shape ``[N]``."""
 
 
 class Player(Protocol):
     """Plays N mazes at once."""
 
     def reset(self, num_mazes: int, generator: np.random.Generator) -> None:
-        """Get ready for new episodes in `num_mazes` mazes, with random numbers from `generator`."""
+        """Get ready for new episodes in ``num_mazes`` mazes, with random numbers from ``generator``."""
         ...
 
     def act(self, turn: Turn) -> NDArray[np.intp]:
-        """Return an action for each maze, shape [N]."""
+        """An action for each maze, shape ``[N]``."""
         ...
 
 
@@ -38,5 +38,5 @@ class ReferencePlayer(Player, Protocol):
     """A player whose score is also known exactly."""
 
     def exact_score(self) -> float:
-        """Return the expected return of an episode."""
+        """The expected return of an episode."""
         ...

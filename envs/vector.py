@@ -1,6 +1,6 @@
 """N mazes at once behind Gymnasium's vector interface.
 
-N mazes, O observation size.
+Dimensions: ``N`` mazes, ``O`` observation size.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ RENDER_MODES = ("rgb_array", "ansi")
 
 
 def check_render_mode(render_mode: str | None, allowed: Sequence[str]) -> None:
-    """Raise a ValueError that lists the allowed render modes unless `render_mode` is one of them or None."""
+    """Raise a ValueError that lists the allowed modes unless ``render_mode`` is one of them or None."""
     if render_mode is not None and render_mode not in allowed:
         raise ValueError(f"render_mode must be one of {', '.join(allowed)} or None, got {render_mode!r}.")
 
 
 def render_mazes(mazes: Mazes, render_mode: str | None) -> tuple[Any, ...] | None:
-    """Return one picture (uint8 [height, width, 3]) or text per maze, or None without a render mode."""
+    """One picture (uint8 ``[height, width, 3]``) or text per maze, or None without a render mode."""
     if render_mode is None:
         return None
     from mnm_rl.envs.rendering import render_frame, render_text
@@ -45,33 +45,33 @@ def with_episode_length(spec: EnvSpec | None, steps: int) -> EnvSpec | None:
 
 
 class MazeVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.integer], NDArray[Any]]):
-    """N mazes with the rules of `MazeEnv`, stepped together by numpy.
+    """N mazes with the rules of :class:`MazeEnv`, stepped together by numpy.
 
-    `gymnasium.make_vec("MNMMaze-9x9", num_envs=N)` makes one. Maze i of a batch that was reset with seed s
-    plays exactly like a `MazeEnv` that was reset with seed s + i.
+    ``gymnasium.make_vec("MNMMaze-9x9", num_envs=N)`` makes one. Maze i of a batch that was reset with seed s
+    plays exactly like a :class:`MazeEnv` that was reset with seed s + i.
 
-    What follows the end of an episode is Gymnasium's `autoreset_mode`:
+    What follows the end of an episode is Gymnasium's ``autoreset_mode``:
 
     | mode       | what happens                                                                              |
     |------------|-------------------------------------------------------------------------------------------|
     | "NextStep" | the next step ignores the maze's action, returns its first observation and a reward of 0  |
     | "SameStep" | the step that ends an episode returns the first observation of the next one; the last one |
-    |            | is in `info["final_obs"]`, the info in `info["final_info"]`                               |
-    | "Disabled" | nothing: call `reset(options={"reset_mask": ended})` before the next step                 |
+    |            | is in ``info["final_obs"]``, the info in ``info["final_info"]``                           |
+    | "Disabled" | nothing: call ``reset(options={"reset_mask": ended})`` before the next step               |
 
-    The info holds the `goal_visits` and `goal_position` of the episodes that have just ended, in Gymnasium's
-    form, and is empty on all other steps.
+    The info holds the ``goal_visits`` and ``goal_position`` of the episodes that have just ended, in
+    Gymnasium's form, and is empty on all other steps.
 
     Args:
         num_envs: N.
-        max_episode_steps: Truncate episodes after so many steps, if that is before the horizon; the clock
-            that the agent sees still runs up to the horizon, as under Gymnasium's `TimeLimit`.
-        autoreset_mode: See the table; the metadata says which one it is.
-        render_mode: None, "rgb_array" or "ansi": `render()` returns one picture or text per maze.
-        size, horizon, goal_reward, wall_reward, previous_action, relocation: As in `MazeEnv`.
+        max_episode_steps: truncate episodes after so many steps, if that is before the horizon; the clock
+            that the agent sees still runs up to the horizon, as under Gymnasium's ``TimeLimit``.
+        autoreset_mode: see the table; the metadata says which one it is.
+        render_mode: None, "rgb_array" or "ansi": ``render()`` returns one picture or text per maze.
+        size, horizon, goal_reward, wall_reward, previous_action, relocation: as in :class:`MazeEnv`.
 
     Raises:
-        ValueError: An argument is not allowed; the message says what is.
+        ValueError: an argument is not allowed; the message says what is.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 - declared as an instance variable by Gymnasium
@@ -129,10 +129,10 @@ class MazeVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.integer], NDArray[
         Args:
             seed: None to go on with the random streams as they are, s for the seeds s, s + 1, ..., or a
                 sequence with one seed or None per maze.
-            options: With `{"reset_mask": mask}`, bool [N], only the mazes where the mask is True.
+            options: with ``{"reset_mask": mask}``, bool ``[N]``, only the mazes where the mask is True.
 
         Returns:
-            The observations, float32 [N, O], and an empty info.
+            the observations, float32 ``[N, O]``, and an empty info.
         """
         super().reset(seed=seed if isinstance(seed, int) else None)
         rows = self._rows_to_reset(options)
@@ -152,15 +152,15 @@ class MazeVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.integer], NDArray[
         """Take one action, 0 to 3, in every maze.
 
         Args:
-            actions: Whole numbers, shape [N].
+            actions: whole numbers, shape ``[N]``.
 
         Returns:
-            Observations float32 [N, O], rewards float64 [N], terminated bool [N] (always False), truncated
-            bool [N] (True at the end of an episode), and the info.
+            observations float32 ``[N, O]``, rewards float64 ``[N]``, terminated bool ``[N]`` (always False),
+            truncated bool ``[N]`` (True at the end of an episode), and the info.
 
         Raises:
-            ValueError: The actions have another shape or type, or one is out of range.
-            gymnasium.error.ResetNeeded: A maze has not begun an episode.
+            ValueError: the actions have another shape or type, or one is out of range.
+            gymnasium.error.ResetNeeded: a maze has not begun an episode.
         """
         restarted = np.flatnonzero(self._over)
         rewards = self._step_and_restart(actions, restarted) if restarted.size else self.mazes.step(actions)
@@ -169,7 +169,7 @@ class MazeVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.integer], NDArray[
         return self.mazes.observations(), rewards, np.zeros(self.num_envs, dtype=bool), truncated, info
 
     def render(self) -> tuple[Any, ...] | None:
-        """Return one picture or text per maze, see `render_mode`."""
+        """One picture or text per maze, see ``render_mode``."""
         return render_mazes(self.mazes, self.render_mode)
 
     def _rows_to_reset(self, options: dict[str, Any] | None) -> NDArray[np.intp]:

@@ -1,4 +1,4 @@
-"""`python -m mnm_rl NAME` is `mnm-rl NAME`."""
+"""``python -m mnm_rl NAME`` is ``mnm-rl NAME``."""
 
 from mnm_rl.commands.main import main
 

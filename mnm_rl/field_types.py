@@ -21,8 +21,8 @@ WORDS = {
 def check_field_types(kind: type, values: Mapping[str, Any]) -> None:
     """Make sure that values are of the types that the fields of a dataclass declare.
 
-    A whole number is a number; true and false are neither. A list does for a tuple, as in JSON. Types that are
-    not known here are let through, and so are names of no field.
+    A whole number is a number; true and false are neither. A list does for a tuple, as in JSON. Types that
+    are not known here are let through, and so are names of no field.
 
     Args:
         kind: the dataclass.
@@ -35,7 +35,7 @@ def check_field_types(kind: type, values: Mapping[str, Any]) -> None:
     hints = _hints(kind)
     for name, value in values.items():
         if name in hints and not _fits(value, hints[name]):
-            error = ValueError if isinstance(value, str) and _has_choices(hints[name]) else TypeError
+            error = ValueError if _has_choices(hints[name]) else TypeError
             raise error(f"{name} must be {_describe(hints[name])}, got {value!r}.")
 
 

@@ -2,4 +2,7 @@
 
 import torch
 
+# The compiler that optimizers import loads LLVM, which crashes in a process that has loaded pygame before.
+import torch._dynamo
+
 torch.set_num_threads(1)

@@ -82,7 +82,7 @@ def spoiled_tensors(tensor: Tensor) -> Iterator[tuple[str, Any]]:
     if tensor.dtype == torch.float32:
         yield "complex", tensor.to(torch.complex64)
         yield "half", tensor.half()
-        yield "negated view", torch._neg_view(tensor)
+        yield "negated view", torch._neg_view(tensor)  # pyright: ignore[reportPrivateImportUsage]
     yield "every second", torch.stack([tensor, tensor], -1)[..., 0]
     if tensor.dim() > 1:
         yield "transposed in memory", tensor.transpose(0, -1).contiguous().transpose(0, -1)

@@ -1,6 +1,7 @@
 """The exportable step: a traced graph acts as `predict` does, through resets that it never saw."""
 
 import copy
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -10,6 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from mnm_rl.agents import ActingStep, RecurrentA2C
+from mnm_rl.cores.mnm import MNMCore
 
 SMALL = {"hidden_size": 6, "key_size": 4, "value_size": 5, "memory_widths": (3,), "heads": 2}
 CORES = {
@@ -27,7 +29,10 @@ SPACES = {
     "vector": (VECTOR, spaces.Discrete(4)),
     "starts": (spaces.Discrete(5, start=-2), spaces.Discrete(4, start=7)),
     "choices": (spaces.MultiDiscrete([3, 2], start=[1, 5]), spaces.MultiDiscrete([3, 2], start=[4, -1])),
-    "box": (spaces.MultiBinary(4), spaces.Box(np.float32([-0.1, 0.0]), np.float32([0.1, 0.02]))),
+    "box": (
+        spaces.MultiBinary(4),
+        spaces.Box(np.array([-0.1, 0.0], np.float32), np.array([0.1, 0.02], np.float32)),
+    ),
     "bits": (VECTOR, spaces.MultiBinary(3)),
     "dict": (spaces.Dict({"a": VECTOR, "b": spaces.Discrete(3, start=1)}), spaces.Discrete(2)),
 }
@@ -50,7 +55,7 @@ def make_policy(core: str = "lstm", kind: str = "vector"):
     return agent.policy
 
 
-def sample(space: spaces.Space, count: int) -> np.ndarray | dict[str, np.ndarray]:
+def sample(space: spaces.Space, count: int) -> Any:
     if isinstance(space, spaces.Dict):
         return {key: sample(part, count) for key, part in space.spaces.items()}
     return np.stack([space.sample() for _ in range(count)])
@@ -74,7 +79,7 @@ def test_a_traced_step_resets_where_it_is_told_to(core, kind, batch):
     step = ActingStep(policy)
     state = step.initial_state(batch)
     example = (tensors(sample(space, batch)), torch.zeros(batch, dtype=torch.bool), *state)
-    traced = torch.jit.trace(step, example, strict=False)
+    traced = cast(Any, torch.jit.trace(step, example, strict=False))
     random, expected_state, resets = np.random.default_rng(0), None, 0
     for _ in range(50):
         observation, starts = sample(space, batch), random.random(batch) < 0.2
@@ -83,6 +88,7 @@ def test_a_traced_step_resets_where_it_is_told_to(core, kind, batch):
         before = policy.state_from_arrays(tuple(part.numpy() for part in state), batch)
         action, value, *state = traced(tensors(observation), torch.as_tensor(starts), *state)
         np.testing.assert_allclose(action.numpy(), expected, atol=1e-5)
+        assert expected_state is not None
         for mine, theirs in zip(state, expected_state, strict=True):
             np.testing.assert_allclose(mine.numpy(), theirs, atol=1e-5, rtol=1e-4)
         with torch.no_grad():
@@ -102,7 +108,7 @@ def test_the_module_moves_with_all_that_it_holds():
 def test_a_traced_step_takes_another_number_of_environments(core, tmp_path):
     step = ActingStep(make_policy(core))
     example = (torch.zeros(2, 3), torch.tensor([False, False]), *step.initial_state(2))
-    torch.jit.trace(step, example).save(str(tmp_path / "step.pt"))
+    cast(Any, torch.jit.trace(step, example)).save(str(tmp_path / "step.pt"))
     traced = torch.jit.load(str(tmp_path / "step.pt"))
     inputs = (torch.rand(5, 3), torch.tensor([True, False, True, False, False]), *step.initial_state(5))
     for mine, theirs in zip(traced(*inputs), step(*inputs), strict=True):
@@ -122,7 +128,7 @@ def test_torch_export_takes_it_too(core):
 def test_the_policy_itself_stays_as_it_is():
     policy = make_policy("mnm-p")
     step = ActingStep(policy)
-    assert policy.core.config.kernel == "auto"
+    assert cast(MNMCore, policy.core).config.kernel == "auto"
     assert all(parameter.requires_grad for parameter in policy.parameters())
     with torch.no_grad():
         policy.value_net.bias.fill_(3.0)

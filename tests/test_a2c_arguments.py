@@ -1,5 +1,7 @@
 """What an agent is made with: numbers out of range, settings of other algorithms, policies of other kinds."""
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ SMALL = {"core": "lstm", "core_kwargs": {"hidden_size": 4}}
 NAN = float("nan")
 
 
-def make_agent(policy="MlpPolicy", env=None, **settings):
+def make_agent(policy: Any = "MlpPolicy", env=None, **settings):
     kwargs = {**SMALL, **settings.pop("policy_kwargs", {})}
     return RecurrentA2C(
         policy, env or MazeVecEnv(2, size=3, horizon=8), device="cpu", policy_kwargs=kwargs, **settings
@@ -75,7 +77,7 @@ def test_values_at_the_edge_are_allowed(name, value):
 
 def test_what_follows_the_number_of_steps_is_given_by_name():
     with pytest.raises(TypeError, match="positional arguments"):
-        RecurrentA2C("MlpPolicy", MazeVecEnv(2), 3e-4, 128, 128, 10, 0.99)
+        RecurrentA2C("MlpPolicy", MazeVecEnv(2), 3e-4, 128, 128, 10, 0.99)  # pyright: ignore[reportCallIssue]
 
 
 def test_settings_of_others_that_change_nothing_are_accepted():
@@ -184,7 +186,9 @@ def test_a_buffer_class_of_ones_own_gets_its_arguments():
 
     agent = make_agent(n_steps=4, rollout_buffer_class=Own, rollout_buffer_kwargs={"label": "mine"})
     agent.n_steps = 2
-    assert agent.learn(8).rollout_buffer.label == "mine"
+    buffer = agent.learn(8).rollout_buffer
+    assert isinstance(buffer, Own)
+    assert buffer.label == "mine"
 
 
 class Pictures(gymnasium.Env):

@@ -87,6 +87,7 @@ def test_a_replaced_optimizer_makes_the_updates_at_the_rate_of_the_schedule():
     assert all(changed(agent, before))
     assert agent.policy.optimizer.param_groups[0]["lr"] == 0.25
     for old, new in zip(before, agent.policy.parameters(), strict=True):
+        assert new.grad is not None
         torch.testing.assert_close(new.detach(), old - 0.25 * new.grad)
 
 
@@ -114,9 +115,8 @@ def test_a_changed_gradient_limit_is_honoured():
     agent.max_grad_norm = 1e-6
     before = parameters(agent)
     learn(agent)
-    distance = sum(
-        ((old - new) ** 2).sum() for old, new in zip(before, agent.policy.parameters(), strict=True)
-    )
+    moves = [((old - new) ** 2).sum() for old, new in zip(before, agent.policy.parameters(), strict=True)]
+    distance = torch.stack(moves).sum()
     assert agent.last_update["grad_norm"] > 1e-5
     assert distance.sqrt().item() == pytest.approx(1e-6, rel=0.1)
 
@@ -141,6 +141,7 @@ def test_a_changed_number_of_steps_takes_effect(n_steps):
 
 def test_a_number_of_steps_that_changes_during_training_takes_effect_with_the_next_rollout():
     class Halve(BaseCallback):
+        model: RecurrentA2C
         sizes: list[int] = []  # noqa: RUF012
 
         def _on_step(self):
@@ -177,7 +178,7 @@ def test_a_replaced_buffer_is_used_if_it_fits():
     agent.rollout_buffer = Own(STEPS + 1, *spaces, device="cpu", n_envs=ENVS)
     with pytest.raises(ValueError, match=r"takes 7 steps of 3 environments, but a rollout has 6 steps of 3"):
         learn(agent)
-    agent.rollout_buffer = object()
+    agent.rollout_buffer = object()  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(TypeError, match="must be a SequenceRolloutBuffer, not a object"):
         learn(agent)
 
@@ -256,7 +257,7 @@ def test_a_loaded_agent_takes_another_number_of_environments(tmp_path):
 
 def test_parameters_set_from_another_agent_are_trained_on():
     source, agent = learn(make_agent(), 2), make_agent()
-    agent.set_parameters(source.get_parameters())
+    agent.set_parameters(source.get_parameters())  # pyright: ignore[reportArgumentType] - Stable-Baselines3's
     before = parameters(agent)
     assert all(torch.equal(a, b) for a, b in zip(before, source.policy.parameters(), strict=True))
     learn(agent)

@@ -42,6 +42,7 @@ def make_agent(env: VecEnv, core: str = "lstm", **settings: Any) -> RecurrentA2C
 
 def everything(agent: RecurrentA2C) -> dict[str, Any]:
     """All that decides how a run goes on, as plain values."""
+    assert agent.ep_info_buffer is not None
     return {
         "parameters": {name: value.tolist() for name, value in agent.policy.state_dict().items()},
         "moments": str(agent.policy.optimizer.state_dict()),
@@ -144,8 +145,9 @@ def test_a_file_object_and_set_parameters():
     file.seek(0)
     loaded = RecurrentA2C.load(file, device="cpu")
     other = make_agent(maze_env(), "mnm-p", seed=4)
-    assert not torch.equal(other.policy.core.initial_memory, agent.policy.core.initial_memory)
-    other.set_parameters(agent.get_parameters())
+    mine, others = (each.policy.state_dict()["core.initial_memory"] for each in (agent, other))
+    assert not torch.equal(others, mine)
+    other.set_parameters(agent.get_parameters())  # pyright: ignore[reportArgumentType] - Stable-Baselines3's
     for copied in (loaded, other):
         pairs = zip(copied.policy.state_dict().values(), agent.policy.state_dict().values(), strict=True)
         assert all(torch.equal(first, second) for first, second in pairs)

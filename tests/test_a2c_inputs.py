@@ -1,7 +1,7 @@
 """What comes in at every step: states of other agents, numbers that are none, spaces that start elsewhere."""
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -31,7 +31,9 @@ class Sampled(gymnasium.Env):
     bad_at: int | None = None
     bad_number = float("nan")
 
-    def __init__(self, observation_space=VECTOR, action_space=None, length=4):
+    def __init__(
+        self, observation_space: spaces.Space = VECTOR, action_space: spaces.Space | None = None, length=4
+    ):
         self.observation_space = copy.deepcopy(observation_space)
         self.action_space = copy.deepcopy(action_space or spaces.Discrete(3))
         self.length, self.actions = length, []
@@ -54,6 +56,13 @@ class Sampled(gymnasium.Env):
         return observation, 1.0, False, self.time == self.length, {}
 
 
+def first_actions(env: DummyVecEnv) -> list:
+    """What the first environment noted."""
+    first = env.envs[0]
+    assert isinstance(first, Sampled)
+    return first.actions
+
+
 def make_agent(core="lstm", env=None, policy="MlpPolicy", **settings) -> RecurrentA2C:
     kwargs = {"core": core, "core_kwargs": {**CORES[core], **settings.pop("core_kwargs", {})}}
     return RecurrentA2C(
@@ -67,9 +76,9 @@ def make_agent(core="lstm", env=None, policy="MlpPolicy", **settings) -> Recurre
     )
 
 
-def foreign_states(agent: RecurrentA2C) -> dict[str, tuple[np.ndarray, ...]]:
+def foreign_states(agent: RecurrentA2C) -> dict[str, Any]:
     core = agent.policy.core_name
-    own = agent.predict(np.zeros((2, 3), np.float32))[1]
+    own = cast(Any, agent.predict(np.zeros((2, 3), np.float32))[1])
     other = make_agent("gru" if core != "gru" else "lstm")
     return {
         "another batch": agent.predict(np.zeros((3, 3), np.float32))[1],
@@ -131,6 +140,7 @@ def test_own_states_are_taken_as_tuples_and_at_the_start(core, call):
 def test_double_precision_states_are_converted():
     agent = make_agent()
     own = agent.predict(np.ones((2, 3), np.float32))[1]
+    assert own is not None
     doubled = tuple(part.astype(np.float64) for part in own)
     for mine, other in zip(
         *(agent.predict(np.ones((2, 3), np.float32), state)[1] for state in (own, doubled)), strict=True
@@ -158,7 +168,7 @@ def test_one_observation_gives_an_array_of_the_shape_of_an_action(kind):
 
 def test_what_gymnasiums_reset_returns_is_not_an_observation():
     with pytest.raises(ValueError, match="takes an observation, not a tuple"):
-        make_agent().predict(Sampled().reset())
+        make_agent().predict(Sampled().reset())  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
@@ -174,7 +184,7 @@ def test_an_observation_that_is_no_number_stops_before_the_environment_is_touche
     name = "observation 'x'" if is_dict else "observation"
     with pytest.raises(ValueError, match=rf"The {name} has {number} at \[0, 1\]; only finite"):
         agent.learn(50)
-    assert len(env.envs[0].actions) == 3
+    assert len(first_actions(env)) == 3
     assert agent._n_updates == 0
 
 
@@ -194,10 +204,10 @@ def test_parameters_that_are_no_numbers_stop_before_the_environment_is_touched(k
     env = DummyVecEnv([lambda: Sampled(action_space=ACTIONS[kind])])
     agent = make_agent(env=env)
     with torch.no_grad():
-        agent.policy.action_net.bias[0] = number
+        agent.policy.get_parameter("action_net.bias")[0] = number
     with pytest.raises(ValueError, match=r"The policy's parameter action_net.bias is not finite"):
         agent.learn(10)
-    assert env.envs[0].actions == []
+    assert first_actions(env) == []
     with pytest.raises(ValueError, match="The policy's output is not finite for finite observations"):
         agent.predict(np.zeros(3, np.float32), deterministic=True)
 
@@ -209,7 +219,7 @@ def test_a_spread_that_is_no_number_stops_too():
         agent.policy.log_std.fill_(float("nan"))
     with pytest.raises(ValueError, match="parameter log_std is not finite"):
         agent.learn(10)
-    assert env.envs[0].actions == []
+    assert first_actions(env) == []
     state, starts = agent.policy.initial_state(1), np.array([True])
     with pytest.raises(ValueError, match="The policy's output is not finite"):
         agent.policy.act(np.zeros((1, 3), np.float32), state, starts)
@@ -239,7 +249,7 @@ def counted_from_zero(space: spaces.Space) -> spaces.Space:
     return spaces.MultiDiscrete(space.nvec) if isinstance(space, spaces.MultiDiscrete) else space
 
 
-def moved(observation, space):
+def moved(observation: Any, space: spaces.Space) -> Any:
     if isinstance(space, spaces.Dict):
         return {key: moved(observation[key], part) for key, part in space.spaces.items()}
     return (
@@ -258,7 +268,7 @@ def test_spaces_that_do_not_start_at_zero_are_those_that_do_moved(kind, tmp_path
     counted = DummyVecEnv([lambda: Sampled(counted_from_zero(observation), counted_from_zero(action))])
     twin = make_agent(env=counted, policy=policy)
     twin.policy.load_state_dict(agent.policy.state_dict())
-    assert {str(each) for each in env.envs[0].actions} > {str(env.envs[0].actions[0])}
+    assert {str(each) for each in first_actions(env)} > {str(first_actions(env)[0])}
     agent.save(tmp_path / "agent")
     loaded = RecurrentA2C.load(tmp_path / "agent", device="cpu", trusted=False)
     space, state = copy.deepcopy(observation), None

@@ -56,6 +56,11 @@ class Sampled(gymnasium.Env):
         return self.observation_space.sample(), float(self.time), False, self.time == self.length, {}
 
 
+def shape_of(space: spaces.Space) -> tuple[int, ...]:
+    assert space.shape is not None
+    return space.shape
+
+
 def make_env(observation: str = "vector", action: str = "discrete") -> DummyVecEnv:
     def build(length: int) -> gymnasium.Env:
         # Copies, because spaces hold random generators.
@@ -88,10 +93,11 @@ def test_spaces(observation, action, tmp_path):
     loaded = RecurrentA2C.load(tmp_path / "agent.zip", device="cpu")
     obs, state = env.reset(), None
     for _ in range(3):
+        assert not isinstance(obs, tuple)
         actions, new_state = agent.predict(obs, state, deterministic=True)
         again, _ = loaded.predict(obs, state, deterministic=True)
         np.testing.assert_array_equal(actions, again)
-        assert actions.shape == (3, *env.action_space.shape)
+        assert actions.shape == (3, *shape_of(env.action_space))
         obs, *_ = env.step(actions)
         state = new_state
 
@@ -106,7 +112,7 @@ def test_distributions_agree_with_those_of_stable_baselines(action):
     parameters = torch.randn(6, sizes[action])
     theirs.proba_distribution(*((parameters, log_std) if log_std is not None else (parameters,)))
     actions = ours.sample(parameters)
-    assert actions.shape == (6, *space.shape)
+    assert actions.shape == (6, *shape_of(space))
     flat = actions.reshape(6, -1).squeeze(-1) if action == "discrete" else actions.reshape(6, -1)
     torch.testing.assert_close(ours.log_prob(parameters, actions), theirs.log_prob(flat))
     torch.testing.assert_close(ours.entropy(parameters), theirs.entropy())
@@ -119,13 +125,13 @@ def test_samples_have_their_probabilities_and_the_concentration_is_that_of_all_p
     distribution = make_distribution(ACTIONS[action])
     parameters = torch.randn({"discrete": 3, "multi-discrete": 9, "multi-binary": 4}[action])
     draws = distribution.sample(parameters.expand(20_000, -1)).reshape(20_000, -1)
-    concentration = 0.0
+    concentration = torch.zeros(())
     for part in draws.T:
         frequencies = part.long().bincount() / len(part)
         concentration += frequencies.square().sum()
     assert distribution.concentration(parameters).item() == pytest.approx(concentration.item(), abs=0.02)
     chosen, counts = draws.unique(dim=0, return_counts=True)
-    shaped = chosen.reshape(-1, *ACTIONS[action].shape) if action != "discrete" else chosen[:, 0]
+    shaped = chosen.reshape(-1, *shape_of(ACTIONS[action])) if action != "discrete" else chosen[:, 0]
     probabilities = distribution.log_prob(parameters.expand(len(chosen), -1), shaped).exp()
     torch.testing.assert_close(counts / len(draws), probabilities, atol=0.012, rtol=0)
 
@@ -133,11 +139,14 @@ def test_samples_have_their_probabilities_and_the_concentration_is_that_of_all_p
 def test_box_actions_are_clipped_for_the_environment_but_not_for_learning():
     agent = make_agent(make_env(action="box"), policy_kwargs={"log_std_init": 2.0})
     agent.learn(15)
+    assert isinstance(agent.action_space, spaces.Box)
     low, high = agent.action_space.low, agent.action_space.high
     stored = agent.rollout_buffer.actions
     assert (stored < low).any()
     assert (stored > high).any()
-    actions, _ = agent.predict(agent.env.reset())
+    observations = agent.env.reset()
+    assert isinstance(observations, np.ndarray)
+    actions, _ = agent.predict(observations)
     assert ((actions >= low) & (actions <= high)).all()
 
 
@@ -151,7 +160,7 @@ def test_wrapped_environments(core, kind):
     agent = make_agent(env, policy_kwargs={"core": core, "core_kwargs": {"hidden_size": 4, **small}})
     agent.learn(10 * 40)
     assert agent.num_timesteps == 400
-    assert len(agent.ep_info_buffer) > 5
+    assert len(agent.ep_info_buffer or ()) > 5
     assert np.abs(agent.rollout_buffer._stored[""]).max() <= 10
     env.close()
 
@@ -169,8 +178,8 @@ def test_predict_of_one_observation_and_of_a_batch():
     batch, states = agent.predict(np.zeros((4, 3), np.float32), deterministic=True)
     assert one.shape == ()
     assert batch.shape == (4,)
-    assert [part.shape for part in state] == [(1, 6), (1, 6)]
-    assert [part.shape for part in states] == [(4, 6), (4, 6)]
+    assert [part.shape for part in state or ()] == [(1, 6), (1, 6)]
+    assert [part.shape for part in states or ()] == [(4, 6), (4, 6)]
     _, reset = agent.predict(np.ones((4, 3), np.float32), states, np.array([True, False, True, False]))
     _, started = agent.predict(np.ones((4, 3), np.float32))
     _, carried = agent.predict(np.ones((4, 3), np.float32), states)
@@ -192,6 +201,7 @@ def test_the_policy_alone_can_be_saved_and_loaded(tmp_path):
     agent.policy.save(str(tmp_path / "policy.pt"))
     loaded = type(agent.policy).load(str(tmp_path / "policy.pt"), device="cpu")
     obs = agent.env.reset()
+    assert isinstance(obs, dict)
     np.testing.assert_array_equal(
         agent.predict(obs, deterministic=True)[0], loaded.predict(obs, deterministic=True)[0]
     )
@@ -213,7 +223,7 @@ BAD_SPACES = {
     "text observation": (spaces.Text(3), spaces.Discrete(2), "observation space"),
     "dict action": (spaces.Discrete(2), spaces.Dict({"x": spaces.Discrete(2)}), "action space"),
     "tuple action": (spaces.Discrete(2), spaces.Tuple([spaces.Discrete(2)]), "action space"),
-    "grid of choices": (spaces.Discrete(2), spaces.MultiDiscrete([[2, 3]]), "action space"),
+    "grid of choices": (spaces.Discrete(2), spaces.MultiDiscrete(np.array([[2, 3]])), "action space"),
     "grid of bits": (spaces.Discrete(2), spaces.MultiBinary([2, 3]), "action space"),
 }
 

@@ -93,6 +93,8 @@ def test_an_agent_of_ours_is_the_same_agent(whole, tmp_path):
     assert agent.lr_schedule(0.5) == trusted.lr_schedule(0.5) == 5e-4
     assert (agent.observation_space, agent.num_timesteps) == (trusted.observation_space, 54)
     np.testing.assert_array_equal(agent.callback_state["numbers"], np.arange(3))
+    assert agent.ep_info_buffer is not None
+    assert trusted.ep_info_buffer is not None
     assert list(agent.ep_info_buffer) == list(trusted.ep_info_buffer)
     for mine, other in zip(agent.policy.parameters(), trusted.policy.parameters(), strict=True):
         torch.testing.assert_close(mine, other, atol=0, rtol=0)

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from mnm_rl.analysis.board import MemoryBoard
 from mnm_rl.analysis.episodes import describe_answer, held_out_episode, text_episode, typical_batch
 from mnm_rl.analysis.pictures import MAPS, draw_question, draw_story_end
 from mnm_rl.cores import CORES, make_core
+from mnm_rl.cores.mnm import MNMCore
 from mnm_rl.memory import recall, split_weights
 from mnm_rl.tasks import DictionaryTask, DoubleCopyTask, PrioritySortTask
 from mnm_rl.tasks.babi import Vocabulary
@@ -189,6 +191,7 @@ def test_similarities_refuse_what_does_not_fit():
 def test_the_forgetting_curve_by_hand(name):
     """The memory after every step, asked for what was written since the example's episode began."""
     core, inputs, resets = small_core(name), draw(8, 3), torch.zeros(8, 3, dtype=torch.bool)
+    assert isinstance(core, MNMCore)
     resets[0, 0] = resets[6, 0] = resets[2, 1] = True
     start = core.initial_state(3)._replace(memory=core.initial_memory + 0.1 * torch.randn(3, 1).double())
     present = torch.arange(8).unsqueeze(1) < torch.tensor([8, 5, 3])
@@ -274,6 +277,7 @@ def test_texts_that_cannot_be_read_are_refused(text, message):
 
 def test_pictures_hold_the_cosines_and_the_words():
     task = DoubleCopyTask(4)
+    assert task.input_symbols is not None
     core = make_core("mnm-p", task.input_symbols, **MNM)
     episode = held_out_episode(task, 1)
     trace = record(core, torch.nn.functional.one_hot(episode.batch.inputs, task.input_symbols).float())
@@ -282,9 +286,13 @@ def test_pictures_hold_the_cosines_and_the_words():
     assert [label.get_text() for label in axes.get_xticklabels()] == list(episode.words[2:5])
     assert [label.get_text() for label in axes.get_yticklabels()] == list(episode.words[5:])
     expected = similarities(trace["read_values"][5:], trace["write_values"][2:5])[0]
-    np.testing.assert_allclose(axes.images[0].get_array(), expected, rtol=1e-6)
+    drawn = axes.images[0].get_array()
+    assert drawn is not None
+    np.testing.assert_allclose(drawn, expected, rtol=1e-6)
     figure = draw_story_end(trace, episode, MAPS, "separately", 80, 2, "the title")
-    maps = [a.images[0].get_array() for a in figure.axes if a.images and a.get_yticklabels()[0].get_text()]
+    maps: list[Any] = [
+        a.images[0].get_array() for a in figure.axes if a.images and a.get_yticklabels()[0].get_text()
+    ]
     assert [one.shape for one in maps[:6]] == [(2, 5)] * 6
     assert not np.isfinite(maps[2].filled(np.nan)[0, 3:]).any()
     assert np.isfinite(maps[2].filled(np.nan)[0, :3]).all()
@@ -310,7 +318,12 @@ def trained(analyze_every: int | None, folder=None, core: str = "mnm-p"):
     else:
         with SummaryWriter(folder) as writer:
             board = MemoryBoard(writer, trainer.model, trainer.task)
-            trainer.train(look=lambda iteration: (seen.append(iteration), board.show(iteration)))
+
+            def look(iteration: int) -> None:
+                seen.append(iteration)
+                board.show(iteration)
+
+            trainer.train(look=look)
     return trainer, seen
 
 
@@ -338,6 +351,7 @@ def test_looking_at_the_memory_does_not_change_the_training(tmp_path):
 
 def test_a_memory_that_has_exploded_does_not_end_the_run(tmp_path):
     trainer, _ = trained(0)
+    assert isinstance(trainer.model.core, MNMCore)
     trainer.model.core.rate.bias.data.fill_(torch.nan)
     with SummaryWriter(tmp_path) as writer:
         MemoryBoard(writer, trainer.model, trainer.task).show(1)

@@ -87,7 +87,7 @@ def test_any_usual_archive_is_read(data, tmp_path, ending):
             for file in data.rglob("*.txt"):
                 archive.write(file, f"{FOLDER}/{file.relative_to(data)}")
     else:
-        with tarfile.open(path, MODES[ending]) as archive:
+        with tarfile.open(path, MODES[ending]) as archive:  # pyright: ignore
             archive.add(data, FOLDER)
     renamed = shutil.copy(path, tmp_path / "renamed")
     assert find_source(str(tmp_path)) == Source(path)

@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,11 @@ from mnm_rl.commands import generate_babi
 from mnm_rl.tasks.babi import BabiTask
 from mnm_rl.tasks.babi import generated as module
 from mnm_rl.tasks.babi.comparison import words_of
+from mnm_rl.tasks.babi.encoding import Format
 from mnm_rl.tasks.babi.files import VARIABLE
 from mnm_rl.tasks.babi.generate import Sizes, generate_stories, write_files
 from mnm_rl.tasks.babi.generate.catalogue import CATALOGUE
-from mnm_rl.tasks.babi.order import TrainingOrder
+from mnm_rl.tasks.babi.order import Balance, TrainingOrder
 from mnm_rl.tasks.babi.vocabulary import Vocabulary
 
 ROOT = Path(__file__).parent.parent
@@ -136,7 +138,8 @@ def test_official_files_come_first_unless_generated_ones_are_wanted(home):
 
 
 def test_what_is_named_must_be_there(monkeypatch):
-    for options in ({"data": "nowhere"}, {"origin": "official"}):
+    missing: list[dict[str, Any]] = [{"data": "nowhere"}, {"origin": "official"}]
+    for options in missing:
         with pytest.raises(ValueError, match="No bAbI data in"):
             BabiTask(**options)
     monkeypatch.setenv(VARIABLE, "elsewhere")
@@ -145,7 +148,7 @@ def test_what_is_named_must_be_there(monkeypatch):
     with pytest.raises(ValueError, match="files in here too; leave out one"):
         BabiTask("here", origin="generated")
     with pytest.raises(ValueError, match="Unknown origin 'both'; known: any, official, generated"):
-        BabiTask(origin="both")
+        BabiTask(origin="both")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="Fresh questions need no supplement"):
         BabiTask(fresh=True, supplement=True)
 
@@ -340,11 +343,12 @@ def test_fresh_questions_do_not_come_twice():
 
 def test_fresh_batches_have_equal_shares_of_questions():
     tasks = (1, 4, 16, 17, 20)
-    for form, balance, expected in (
-        ("question", "questions", 1),
-        ("story", "questions", 0),
-        ("story", "tasks", 1),
-    ):
+    cases: list[tuple[Format, Balance, bool]] = [
+        ("question", "questions", True),
+        ("story", "questions", False),
+        ("story", "tasks", True),
+    ]
+    for form, balance, expected in cases:
         task = BabiTask(tasks=tasks, format=form, balance=balance, fresh=True, pool_batches=10)
         kinds = np.concatenate([task.training_batch(index, 60, 0).kinds for index in range(10)])
         shares = np.array([(kinds == number).mean() for number in tasks])

@@ -145,7 +145,10 @@ def _own_forward(core: MNMCore) -> None:
 
 
 def _forward_hook(core: MNMCore) -> None:
-    core.interaction.register_forward_hook(lambda module, inputs, output: output / 2)
+    def halve(module: nn.Module, inputs: Any, output: Any) -> Any:
+        return output / 2
+
+    core.interaction.register_forward_hook(halve)
 
 
 def _forward_pre_hook(core: MNMCore) -> None:

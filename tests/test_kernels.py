@@ -179,7 +179,9 @@ def test_a_loss_of_one_result_alone(backend: str, used: str) -> None:
         core = MNMCore(INPUTS, config).double()
         output = core(torch.randn(6, 4, INPUTS, dtype=torch.float64), None, torch.rand(6, 4) < 0.2)
         results = {**output.state._asdict(), **output._asdict()}
-        return torch.autograd.grad(results[used].square().sum(), core.parameters(), materialize_grads=True)
+        return torch.autograd.grad(
+            results[used].square().sum(), tuple(core.parameters()), materialize_grads=True
+        )
 
     expected = gradients(dataclasses.replace(config, kernel="reference"))
     torch.testing.assert_close(gradients(config), expected)
@@ -205,9 +207,9 @@ def test_two_calls_in_a_row_equal_one(backend: str) -> None:
     torch.testing.assert_close(torch.cat([first.outputs, second.outputs]), whole.outputs)
     torch.testing.assert_close(torch.cat([first.meta_loss, second.meta_loss]), whole.meta_loss)
     torch.testing.assert_close(second.state.recent_keys, whole.state.recent_keys)
-    expected = torch.autograd.grad(whole.outputs.square().sum(), core.parameters(), allow_unused=True)
+    expected = torch.autograd.grad(whole.outputs.square().sum(), tuple(core.parameters()), allow_unused=True)
     loss = first.outputs.square().sum() + second.outputs.square().sum()
-    found = torch.autograd.grad(loss, core.parameters(), allow_unused=True)
+    found = torch.autograd.grad(loss, tuple(core.parameters()), allow_unused=True)
     torch.testing.assert_close(found, expected)
 
 
@@ -244,8 +246,10 @@ def test_leaves_its_arguments_alone_and_can_go_back_twice(backend: str) -> None:
     inputs, state = torch.randn(6, 3, INPUTS), core(torch.randn(2, 3, INPUTS)).state
     before = [inputs.clone(), *[field.clone() for field in state]]
     output = core(inputs, state)
-    once = torch.autograd.grad(output.outputs.sum(), core.parameters(), retain_graph=True, allow_unused=True)
-    twice = torch.autograd.grad(output.outputs.sum(), core.parameters(), allow_unused=True)
+    once = torch.autograd.grad(
+        output.outputs.sum(), tuple(core.parameters()), retain_graph=True, allow_unused=True
+    )
+    twice = torch.autograd.grad(output.outputs.sum(), tuple(core.parameters()), allow_unused=True)
     torch.testing.assert_close(twice, once, rtol=0, atol=0)
     torch.testing.assert_close([inputs, *state], before, rtol=0, atol=0)
 

@@ -196,8 +196,10 @@ def test_leaves_its_arguments_alone_and_can_go_back_twice() -> None:
     state = core(inputs[:1]).state
     before = [inputs.clone(), *[field.clone() for field in state]]
     output = core(inputs, state)
-    once = torch.autograd.grad(output.outputs.sum(), core.parameters(), retain_graph=True, allow_unused=True)
-    twice = torch.autograd.grad(output.outputs.sum(), core.parameters(), allow_unused=True)
+    once = torch.autograd.grad(
+        output.outputs.sum(), tuple(core.parameters()), retain_graph=True, allow_unused=True
+    )
+    twice = torch.autograd.grad(output.outputs.sum(), tuple(core.parameters()), allow_unused=True)
     torch.testing.assert_close(twice, once, rtol=0, atol=0)
     torch.testing.assert_close([inputs, *state], before, rtol=0, atol=0)
 

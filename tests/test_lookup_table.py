@@ -46,7 +46,7 @@ def draw(steps: int, batch: int, heads: int, first: int, seed: int = 0) -> tuple
 
 
 def both_gradients(leaves: list[Tensor], written: Tensor, steps: list, loss) -> list[list[Tensor]]:
-    losses = [loss(reads(*leaves[:2], written, steps)) for reads in (table_reads, plain_attention)]
+    losses = [loss(reads(leaves[0], leaves[1], written, steps)) for reads in (table_reads, plain_attention)]
     return [
         [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True)]
         for found in (torch.autograd.grad(value, leaves, allow_unused=True) for value in losses)
@@ -62,8 +62,8 @@ def weighted(reads: Tensor) -> Tensor:
 @given(st.integers(1, 2 * BLOCK + 3), st.integers(1, 3), st.integers(1, 3), st.integers(0, 5))
 def test_reads_and_gradients_are_those_of_plain_attention(steps, batch, heads, first):
     leaves, written, parts = draw(steps, batch, heads, first)
-    expected = plain_attention(*leaves[:2], written, parts)
-    torch.testing.assert_close(table_reads(*leaves[:2], written, parts), expected)
+    expected = plain_attention(leaves[0], leaves[1], written, parts)
+    torch.testing.assert_close(table_reads(leaves[0], leaves[1], written, parts), expected)
     for found, wanted in zip(*both_gradients(leaves, written, parts, weighted), strict=True):
         torch.testing.assert_close(found, wanted)
 
@@ -78,7 +78,10 @@ def test_a_loss_over_some_of_the_steps(used):
 
 def test_backward_passes_over_the_same_graph_do_not_mix():
     leaves, written, parts = draw(steps=40, batch=2, heads=1, first=2)
-    reads, expected = table_reads(*leaves[:2], written, parts), plain_attention(*leaves[:2], written, parts)
+    reads, expected = (
+        table_reads(leaves[0], leaves[1], written, parts),
+        plain_attention(leaves[0], leaves[1], written, parts),
+    )
     late, early = leaves[2 + 3 * 30], leaves[2 + 3 * 5]
     for steps, leaf in ((39, late), (20, early), (39, late), (39, early)):
         found, wanted = (
@@ -90,7 +93,7 @@ def test_backward_passes_over_the_same_graph_do_not_mix():
 
 def test_contents_are_the_slots_in_order_and_carry_gradients():
     leaves, written, parts = draw(steps=3, batch=2, heads=2, first=2)
-    table = LookupTable(*leaves[:2], written, 6)
+    table = LookupTable(leaves[0], leaves[1], written, 6)
     for step in parts:
         table.write_and_read(*step)
     keys, values, now_written = table.contents()
@@ -103,6 +106,6 @@ def test_contents_are_the_slots_in_order_and_carry_gradients():
 def test_without_gradients_nothing_is_kept():
     leaves, written, parts = draw(steps=3, batch=2, heads=1, first=0)
     with torch.no_grad():
-        reads = table_reads(*leaves[:2], written, parts)
+        reads = table_reads(leaves[0], leaves[1], written, parts)
     assert not reads.requires_grad
-    torch.testing.assert_close(reads, plain_attention(*leaves[:2], written, parts).detach())
+    torch.testing.assert_close(reads, plain_attention(leaves[0], leaves[1], written, parts).detach())

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import warnings
+from typing import cast
 
 import gymnasium
 import numpy as np
@@ -40,8 +41,10 @@ def test_gymnasium_and_sb3_checkers(arguments):
 @pytest.mark.parametrize("size", [3, 5, 7, 9, 11, 13])
 def test_registered_ids(size):
     env = gymnasium.make(f"mnm_rl:MNMMaze-{size}x{size}", horizon=7, goal_reward=5)
-    assert env.unwrapped.mazes.rules.size == size
-    assert env.unwrapped.mazes.rules.horizon == 7
+    maze = env.unwrapped
+    assert isinstance(maze, MazeEnv)
+    assert maze.mazes.rules.size == size
+    assert maze.mazes.rules.horizon == 7
     batch = gymnasium.make_vec(f"MNMMaze-{size}x{size}", num_envs=3, wall_reward=-1)
     assert isinstance(batch, MazeVectorEnv)
     assert (batch.num_envs, batch.mazes.rules.size, batch.mazes.rules.wall_reward) == (3, size, -1)
@@ -106,7 +109,7 @@ def test_single_and_both_batched_mazes_play_alike(rules, seed, num_envs):
                 np.testing.assert_array_equal(info["goal_position"], final["goal_position"][row])
     # Resetting without a seed goes on with the random numbers, in all three alike.
     np.testing.assert_array_equal(vector.reset()[0], singles.reset()[0])
-    goals = [env.mazes.goal[0] for env in singles.envs]
+    goals = [cast(MazeEnv, env).mazes.goal[0] for env in singles.envs]
     sb3.reset()
     np.testing.assert_array_equal(vector.mazes.goal, goals)
     np.testing.assert_array_equal(sb3.mazes.goal, goals)
@@ -171,6 +174,7 @@ def test_results_are_not_overwritten_by_later_steps():
     kept = first.copy()
     actions = np.array([0, 1, 2, 3])
     observations, rewards, _, _ = batch.step(actions)
+    assert isinstance(observations, np.ndarray)
     seen, paid = observations.copy(), rewards.copy()
     actions[:] = 0
     for _ in range(5):
@@ -194,6 +198,7 @@ def play(batch: MazeVecEnv, steps: int, generator: np.random.Generator) -> list[
     for _ in range(steps):
         observations, rewards, dones, infos = batch.step(generator.integers(0, 4, batch.num_envs))
         returns = [info["episode"]["r"] if info else 0.0 for info in infos]
+        assert isinstance(observations, np.ndarray)
         outcome.append(np.column_stack([observations, rewards, dones, returns]))
     return outcome
 
@@ -207,7 +212,7 @@ def test_a_saved_state_goes_on_bit_for_bit(pending, tmp_path):
     play(batch, 47, np.random.default_rng(0))
     if pending:
         batch.seed(99)
-    np.savez(tmp_path / "state.npz", **batch.get_state())
+    np.savez(tmp_path / "state.npz", **batch.get_state())  # pyright: ignore[reportArgumentType] - none is allow_pickle
     expected = play(batch, 80, np.random.default_rng(1))
     expected_first = batch.reset()
     expected += play(batch, 40, np.random.default_rng(2))
@@ -258,11 +263,12 @@ def test_vec_monitor_and_own_episode_info_agree():
 def test_a2c_learns_from_it_and_evaluate_policy_sees_true_returns():
     batch = VecNormalize(MazeVecEnv(4, horizon=20))
     model = A2C("MlpPolicy", batch, n_steps=20, seed=0).learn(160)
-    assert len(model.ep_info_buffer) == 8
+    assert len(model.ep_info_buffer or ()) == 8
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         returns, lengths = evaluate_policy(model, batch, n_eval_episodes=8, return_episode_rewards=True)
     assert lengths == [20] * 8
+    assert isinstance(returns, list)
     for episode in returns:  # every return is a number of visits and a number of bumps
         assert round(episode * 10) == pytest.approx(episode * 10, abs=1e-5)
 
@@ -313,6 +319,6 @@ def test_bad_arguments_are_named_by_the_batches_too():
         with pytest.raises(ValueError, match="size must be an odd"):
             kind(2, size=4)
         with pytest.raises(ValueError, match="render_mode must be one of rgb_array, ansi"):
-            kind(2, render_mode="human")
+            kind(2, render_mode="human")  # pyright: ignore[reportArgumentType]
         with pytest.raises(ValueError, match="number of mazes"):
             kind(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import gymnasium
 import numpy as np
 import pytest
@@ -82,20 +84,27 @@ def test_text():
 def test_render_modes():
     env = gymnasium.make("MNMMaze-5x5", render_mode="rgb_array")
     env.reset(seed=0)
-    assert env.render().shape == (7 * 32, 7 * 32, 3)
+    frame = env.render()
+    assert isinstance(frame, np.ndarray)
+    assert frame.shape == (7 * 32, 7 * 32, 3)
     env = gymnasium.make("MNMMaze-5x5", render_mode="ansi")
     env.reset(seed=0)
-    assert env.render().count("\n") == 7
+    text = env.render()
+    assert isinstance(text, str)
+    assert text.count("\n") == 7
     assert MazeEnv().render() is None
 
 
 def test_batches_render_each_maze():
     batch = gymnasium.make_vec("MNMMaze-5x5", num_envs=3, render_mode="rgb_array")
     batch.reset(seed=0)
-    assert [frame.shape for frame in batch.render()] == [(7 * 32, 7 * 32, 3)] * 3
+    frames = cast(tuple[np.ndarray, ...], batch.render())
+    assert [frame.shape for frame in frames] == [(7 * 32, 7 * 32, 3)] * 3
     texts = MazeVectorEnv(2, render_mode="ansi")
     texts.reset(seed=0)
-    assert all("A" in text or "@" in text for text in texts.render())
+    drawn = texts.render()
+    assert drawn is not None
+    assert all("A" in text or "@" in text for text in drawn)
     tiled = MazeVecEnv(4, size=5, render_mode="rgb_array")
     tiled.reset()
     assert tiled.render().shape == (2 * 7 * 32, 2 * 7 * 32, 3)

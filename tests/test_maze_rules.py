@@ -186,7 +186,9 @@ def test_whole_episodes_follow_the_rules(size, horizon, seed, relocation, previo
     for step in range(horizon + 1):
         patch = [is_wall(agent[0] + i, agent[1] + j, size) for i in (-1, 0, 1) for j in (-1, 0, 1)]
         one_hot = [float(action == number) for number in range(4)] if previous_action else []
-        np.testing.assert_array_equal(observation, np.float32([*patch, step / horizon, reward, *one_hot]))
+        np.testing.assert_array_equal(
+            observation, np.array([*patch, step / horizon, reward, *one_hot], np.float32)
+        )
         assert observation in env.observation_space
         if step == horizon:
             break

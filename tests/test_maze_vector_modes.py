@@ -3,6 +3,7 @@
 import copy
 import pickle
 from functools import partial
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -58,7 +59,7 @@ def test_a_batch_plays_like_single_mazes_in_every_mode(rules, seed, num_envs, mo
 @settings(deadline=None, max_examples=15)
 @given(limit=st.integers(1, 15), seed=st.integers(0, 10**6), mode=st.sampled_from(MODES))
 def test_a_time_limit_cuts_off_like_gymnasiums_and_leaves_the_clock_alone(limit, seed, mode):
-    rules = {"size": 3, "horizon": 11}
+    rules: dict[str, Any] = {"size": 3, "horizon": 11}
     singles = single_mazes(3, rules, mode, limit)
     batch = MazeVectorEnv(3, autoreset_mode=mode, max_episode_steps=limit, **rules)
     np.testing.assert_array_equal(batch.reset(seed=seed)[0], singles.reset(seed=seed)[0])
@@ -118,14 +119,20 @@ def test_gymnasiums_vector_wrappers(wrapper):
     assert lengths == ([4] * 6 if wrapper is RecordEpisodeStatistics else [])
 
 
+def make_vec(*arguments: Any, **settings: Any) -> MazeVectorEnv:
+    batch = gymnasium.make_vec(*arguments, **settings)
+    assert isinstance(batch, MazeVectorEnv)
+    return batch
+
+
 def test_make_vec_says_how_long_an_episode_is_and_makes_the_same_again():
-    batch = gymnasium.make_vec("MNMMaze-9x9", num_envs=3, max_episode_steps=30)
+    batch = make_vec("MNMMaze-9x9", num_envs=3, max_episode_steps=30)
     assert (batch.spec.max_episode_steps, batch.max_episode_steps) == (30, 30)
-    again = gymnasium.make_vec(batch.spec)
+    again = make_vec(batch.spec)
     assert (again.num_envs, again.max_episode_steps, again.mazes.rules) == (3, 30, batch.mazes.rules)
-    longer = gymnasium.make_vec("MNMMaze-9x9", num_envs=2, horizon=300, autoreset_mode="SameStep")
+    longer = make_vec("MNMMaze-9x9", num_envs=2, horizon=300, autoreset_mode="SameStep")
     assert longer.spec.max_episode_steps == 300
-    assert gymnasium.make_vec("MNMMaze-9x9", num_envs=2, max_episode_steps=500).max_episode_steps == 200
+    assert make_vec("MNMMaze-9x9", num_envs=2, max_episode_steps=500).max_episode_steps == 200
     for twin in (copy.deepcopy(longer), pickle.loads(pickle.dumps(longer))):
         assert twin.spec.max_episode_steps == 300
         assert twin.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
@@ -134,8 +141,11 @@ def test_make_vec_says_how_long_an_episode_is_and_makes_the_same_again():
 
 def test_a_single_maze_says_how_long_an_episode_is_too():
     env = gymnasium.make("MNMMaze-9x9", horizon=300)
+    assert env.spec is not None
     assert env.spec.max_episode_steps == 300
-    assert gymnasium.make(env.spec).unwrapped.mazes.rules.horizon == 300
+    again = gymnasium.make(env.spec).unwrapped
+    assert isinstance(again, MazeEnv)
+    assert again.mazes.rules.horizon == 300
     assert gymnasium.make("MNMMaze-9x9", max_episode_steps=7).spec.max_episode_steps == 7
     assert MazeEnv().spec is None
 

@@ -1,5 +1,7 @@
 """The memory function, its write rules and its losses against the equations written out anew."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -65,7 +67,10 @@ def test_gradient_write_is_the_gradient_of_equation_2(normalization, output_acti
 def test_memory_objective_is_equation_2():
     weights, keys, values, *_ = example()
     predicted = memory.recall(weights, keys, "identity")
-    by_hand = [sum(((predicted[b, h] - values[b, h]) ** 2).sum() for h in range(3)) / 3 for b in range(2)]
+    by_hand = [
+        torch.stack([((predicted[b, h] - values[b, h]) ** 2).sum() for h in range(3)]).sum() / 3
+        for b in range(2)
+    ]
     torch.testing.assert_close(
         memory.memory_objective(weights, keys, values, "identity"), torch.stack(by_hand)
     )
@@ -148,7 +153,8 @@ def test_rows_of_a_batch_are_independent():
     weights, keys, values, targets, rates = example()
     other = keys.clone()
     other[1] += 1
-    for write, goal in ((memory.local_write, targets), (memory.gradient_write, values)):
+    rules: list[tuple[Any, Any]] = [(memory.local_write, targets), (memory.gradient_write, values)]
+    for write, goal in rules:
         one = write(weights, keys, goal, rates, "squared-norm", "identity")
         two = write(weights, other, goal, rates, "squared-norm", "identity")
         assert all(torch.equal(a[0], b[0]) for a, b in zip(one, two, strict=True))
@@ -215,7 +221,7 @@ def test_gradients_of_every_rule_numerically(rule):
 
     def write(*tensors: Tensor) -> tuple[Tensor, ...]:
         given = memory.WriteInputs(
-            *(keys, values, tensors[5:], *tensors[3:5]), start, "squared-norm", "identity"
+            keys, values, tensors[5:], tensors[3], tensors[4], start, "squared-norm", "identity"
         )
         return tuple(memory.WRITE_RULES[rule].write(tensors[:3], given))
 

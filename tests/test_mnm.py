@@ -1,5 +1,7 @@
 """What is particular to the MNM cores."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -7,7 +9,13 @@ from mnm_rl.cores import make_core
 from mnm_rl.cores.mnm import MNMConfig, MNMCore
 from mnm_rl.memory import recall, split_weights
 
-SMALL = dict(hidden_size=6, key_size=3, value_size=4, memory_widths=(5,), heads=2)
+SMALL: dict[str, Any] = dict(hidden_size=6, key_size=3, value_size=4, memory_widths=(5,), heads=2)
+
+
+def make_mnm(name: str, input_size: int, **settings: Any) -> MNMCore:
+    core = make_core(name, input_size, **settings)
+    assert isinstance(core, MNMCore)
+    return core
 
 
 @pytest.mark.parametrize("name", ["mnm-p", "mnm-g"])
@@ -15,7 +23,7 @@ def test_meta_loss_is_equation_5_with_delays(name):
     """The memory after every step, asked for what was written up to two steps before, since the reset."""
     torch.manual_seed(0)
     delay_weights = (1.0, 0.5, 0.25)
-    core = make_core(name, 3, **SMALL, recall_weights=delay_weights).double()
+    core = make_mnm(name, 3, **SMALL, recall_weights=delay_weights).double()
     inputs = torch.randn(6, 2, 3, dtype=torch.float64)
     resets = torch.zeros(6, 2, dtype=torch.bool)
     resets[3, 1] = True
@@ -36,7 +44,7 @@ def test_meta_loss_is_equation_5_with_delays(name):
 
 
 def test_interaction_vectors_are_in_the_order_of_equation_1():
-    core = make_core("mnm-p", 3, **SMALL)
+    core = make_mnm("mnm-p", 3, **SMALL)
     hidden = torch.randn(2, 6)
     all_vectors = torch.tanh(hidden @ core.interaction.weight.T + core.interaction.bias)
     vectors = core.interaction_vectors(hidden)
@@ -51,7 +59,7 @@ def test_interaction_vectors_are_in_the_order_of_equation_1():
 def test_one_step_by_hand(name):
     """Figure 1: controller, write, read from the updated memory, output."""
     torch.manual_seed(1)
-    core = make_core(name, 3, **SMALL, rate_per_layer=True).double()
+    core = make_mnm(name, 3, **SMALL, rate_per_layer=True).double()
     x = torch.randn(2, 3, dtype=torch.float64)
     start = core.initial_state(2)
     hidden, cell = core.controller(torch.cat([x, torch.zeros(2, 4)], 1).double(), (start.hidden, start.cell))
@@ -66,7 +74,7 @@ def test_one_step_by_hand(name):
 
 
 def test_initial_memory_is_saved_but_not_trained():
-    core = make_core("mnm-p", 3, **SMALL)
+    core = make_mnm("mnm-p", 3, **SMALL)
     assert "initial_memory" in core.state_dict()
     assert "initial_memory" not in dict(core.named_parameters())
     assert core.double().initial_state(2).memory.dtype == torch.float64
@@ -74,7 +82,7 @@ def test_initial_memory_is_saved_but_not_trained():
 
 def test_paper_sizes():
     """d_h = 200, L = 3, d_k = d_v = D_l = 100, H = 3, as for the maze (Table 2)."""
-    core = make_core("mnm-p", 11, hidden_size=200, heads=3)
+    core = make_mnm("mnm-p", 11, hidden_size=200, heads=3)
     assert core.config.widths == (100, 100, 100, 100)
     assert core.output_size == 200
     assert core.interaction.out_features == 3 * 3 * 100 + 100
@@ -84,7 +92,7 @@ def test_paper_sizes():
 @pytest.mark.parametrize("name", ["mnm-p", "mnm-g"])
 def test_long_sequences_stay_finite(name):
     torch.manual_seed(0)
-    core = make_core(name, 3, **SMALL)
+    core = make_mnm(name, 3, **SMALL)
     output = core(10 * torch.randn(2000, 1, 3))
     (output.outputs.mean() + output.meta_loss.mean()).backward()
     assert all(p.grad.isfinite().all() for p in core.parameters())
@@ -131,7 +139,7 @@ def test_a_core_that_forgets_everything_writes_to_the_initial_memory(rule):
 
 def test_a_gated_core_begins_with_little_forgetting_and_learns_its_gate():
     torch.manual_seed(0)
-    core = make_core("mnm-p-gated", 3, **SMALL)
+    core = make_mnm("mnm-p-gated", 3, **SMALL)
     output = core(torch.randn(20, 4, 3), record=True)
     factor = output.trace["gates"]
     assert factor.shape == (20, 4, 1)
@@ -147,13 +155,13 @@ def test_the_rules_of_the_paper_have_the_parameters_they_had():
     feedback = ["feedback.weight", "feedback.bias"]
     gates = ["gates.weight", "gates.bias"]
     for name, more in (("mnm-g", []), ("mnm-p", feedback), ("mnm-p-gated", [*feedback, *gates])):
-        assert sorted(make_core(name, 3, **SMALL).state_dict()) == sorted([*shared, *more])
+        assert sorted(make_mnm(name, 3, **SMALL).state_dict()) == sorted([*shared, *more])
 
 
 def test_delay_weights_are_exact_in_float64():
     """0.1 and 0.3 rounded to float32 would be off by 1e-8."""
     torch.manual_seed(0)
-    core = make_core("mnm-p", 3, **SMALL, recall_weights=(0.1, 0.3), kernel="reference").double()
+    core = make_mnm("mnm-p", 3, **SMALL, recall_weights=(0.1, 0.3), kernel="reference").double()
     first, second = torch.randn(2, 2, 3, dtype=torch.float64)
     state = core.step(first)[1]
     output = core(second[None], state, record=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from mnm_rl.envs.belief import BeliefPlayer
 from mnm_rl.envs.oracle import OraclePlayer, RandomPlayer, goal_prior, goal_values
 from mnm_rl.envs.phases import episode_phases
 from mnm_rl.envs.players import PLAYERS, Turn, make_player
+from mnm_rl.envs.rules import Relocation
 from mnm_rl.envs.searching import score_bound, search_path
 
 
@@ -23,10 +25,11 @@ def test_oracle_on_9x9():
 
 
 def test_scores_in_the_rule_book():
-    for relocation, random, belief, bound, oracle in [
-        ("2018", 0.4, 228.1, 233.4, 329.9),
-        ("2019", 0.1, 227.3, 232.6, 324.2),
-    ]:
+    scores: dict[Relocation, tuple[float, ...]] = {
+        "2018": (0.4, 228.1, 233.4, 329.9),
+        "2019": (0.1, 227.3, 232.6, 324.2),
+    }
+    for relocation, (random, belief, bound, oracle) in scores.items():
         rules = MazeRules(relocation=relocation)
         assert RandomPlayer(rules).exact_score() == pytest.approx(random, abs=0.06)
         assert BeliefPlayer(rules).exact_score() == pytest.approx(belief, abs=0.06)
@@ -162,7 +165,8 @@ def test_search_comes_through_every_cell_of_9x9():
 
 
 def test_order_of_the_players():
-    for arguments in ({}, {"size": 5, "relocation": "2019"}, {"size": 11, "horizon": 120}):
+    settings: list[dict[str, Any]] = [{}, {"size": 5, "relocation": "2019"}, {"size": 11, "horizon": 120}]
+    for arguments in settings:
         rules = MazeRules(**arguments)
         random, belief, oracle = (make_player(name, rules).exact_score() for name in PLAYERS)
         assert random < belief < score_bound(rules) < oracle

@@ -27,7 +27,9 @@ RUN = [
 
 def _step_with_one_bad_loss(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    store = distributed.FileStore(f"{folder}/store", 2)
+    store = distributed.FileStore(  # pyright: ignore[reportPrivateImportUsage]
+        f"{folder}/store", 2
+    )
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     parameter = nn.Parameter(torch.ones(3))
     guard = GuardedOptimizer(torch.optim.SGD([parameter], 0.1), [parameter], None)

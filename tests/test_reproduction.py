@@ -157,9 +157,11 @@ def test_a_failed_trial_is_reported_and_others_go_on(tmp_path):
     errors = {outcome.name: outcome.error for outcome in outcomes}
     assert sorted(reported) == sorted(errors) == ["fails-0", "good-0", "good-1", "good-2"]
     assert [name for name, error in errors.items() if error] == ["fails-0"]
-    assert "exit status 1" in errors["fails-0"]
-    assert errors["fails-0"].endswith("    line 8\n    the reason")
-    assert "line 2" not in errors["fails-0"]
+    error = errors["fails-0"]
+    assert error is not None
+    assert "exit status 1" in error
+    assert error.endswith("    line 8\n    the reason")
+    assert "line 2" not in error
 
 
 def test_an_interrupted_sweep_saves_what_runs_and_starts_nothing_new(tmp_path):

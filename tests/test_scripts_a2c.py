@@ -80,7 +80,7 @@ def test_a_run_its_continuation_and_its_evaluation(run_script, tmp_path):
     ]
     assert float(rows["oracle player"][2]) > float(rows["random player"][2])
     assert rows["oracle player"][-2] == "0.0%", "episodes without a find"
-    assert Image.open(video).n_frames > 100
+    assert getattr(Image.open(video), "n_frames", 1) > 100
     again = run_script("evaluate", run / "checkpoint.zip", "--episodes", "4")[1]
     assert again.splitlines()[2:] == out.splitlines()[2:-1], "the same seed gives the same scores"
 
@@ -173,6 +173,7 @@ def test_both_cores_solve_cartpole_without_velocities(core, run_script, tmp_path
 def test_minigrid_is_seen_as_a_one_hot_vector():
     env = make_env(EnvConfig(env="MiniGrid-MemoryS7-v0"), 2)
     observations = env.reset()
+    assert isinstance(observations, np.ndarray)
     assert observations.shape == (2, 7 * 7 * (11 + 6 + 3))
     np.testing.assert_array_equal(observations.sum(1), 7 * 7 * 3)
     assert policy_name(env.observation_space) == "MlpPolicy"
@@ -183,7 +184,9 @@ def test_minigrid_is_seen_as_a_one_hot_vector():
 
 def test_environments_in_processes_of_their_own():
     env = make_env(EnvConfig(env="CartPole-v1", drop_observations="1,3", subprocesses=True), 1)
-    assert env.reset().shape == (1, 2)
+    observations = env.reset()
+    assert isinstance(observations, np.ndarray)
+    assert observations.shape == (1, 2)
     env.close()
 
 

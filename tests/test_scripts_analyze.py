@@ -116,6 +116,7 @@ def test_a_question_of_the_test_set(analyze, runs, tmp_path):
     trace = Trace.load(tmp_path / "pictures" / "trace.pt")
     model = load_run(runs / "mnm")[2]
     task = load_run(runs / "mnm")[1]
+    assert isinstance(task, BabiTask)
     batch = task.sequences["test"].batch(np.array([1]))
     assert torch.equal(trace["read_values"], record(model.core, model.encoder(batch.inputs))["read_values"])
 
@@ -152,6 +153,7 @@ def test_supporting_sentences_are_counted_without_the_questions(data):
 
 def test_shares_of_supporting_sentences(analyze, runs):
     _, task, model = load_run(runs / "mnm")
+    assert isinstance(task, BabiTask)
     found, answers = [], []
     for number, supports in enumerate([{0}, {3, 1}]):
         episode = make_episode(task, task.sequences["test"].batch(np.array([number])), "")

@@ -302,7 +302,7 @@ def test_means_over_seeds(jobs_of):
     x, mean, spread = mean_curve(runs, "train.csv", "iteration", "symbol_error")
     np.testing.assert_array_equal(x, [1000, 2000, 3000])
     np.testing.assert_allclose(mean, [0.3, 0.15, 0.05])
-    np.testing.assert_allclose(spread, [np.std([0.5, 0.3, 0.1]), 0.15, 0.05])
+    np.testing.assert_allclose(spread, np.array([np.std([0.5, 0.3, 0.1]), 0.15, 0.05]))
     smooth = mean_curve(runs[:1], "train.csv", "iteration", "symbol_error", width=1500)[1]
     np.testing.assert_allclose(smooth, [0.5, 0.4, 0.2])
     row = algorithmic_table("figure2", runs).rows[0]

@@ -199,7 +199,7 @@ def test_means_by_distance_and_by_place_leave_out_what_is_rare():
         check_group(values[(distances == distance) & ~np.isnan(values)], mean, deviation)
     for row, column in np.ndindex(5, 5):
         at = (offsets == (row - 2, column - 2)).all(-1)
-        check_group(values[at & ~np.isnan(values)], places[row, column])
+        check_group(values[at & ~np.isnan(values)], float(places[row, column]))
     assert np.isnan(places).any()
     assert not np.isnan(places).all()
 

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 options = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
 resumed = "--resume" in options
@@ -19,6 +20,7 @@ def kill_myself() -> None:
 
 stopped = []
 signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
+config: dict[str, Any]
 if resumed:
     config = json.loads((folder / "config.json").read_text())["config"]
 else:

@@ -187,12 +187,14 @@ def _figures(
     if isinstance(model.core, MNMCore):
         batch = typical_batch(task, FORGETTING_SEQUENCES, "test")
         trace = record(model.core, model.encoder(batch.inputs))
-        forgetting = recall_errors(model.core, trace, present=batch.present)
+        delays = [tau for tau in DELAYS if tau < int(batch.lengths.max())]
+        forgetting = recall_errors(model.core, trace, delays, present=batch.present)
         count = len(batch.lengths)
         print(f"Recall of what was written, {count} test sequences:")
-        for tau, error, cosine in zip(DELAYS, *forgetting, strict=True):
-            print(f"  {tau:3} steps later: relative squared error {error:.2f}, cosine {cosine:.2f}")
-        yield "forgetting", draw_forgetting(DELAYS, forgetting, f"{args.run}, {count} test sequences")
+        for tau, error, cosine in zip(delays, *forgetting, strict=True):
+            later = "step later" if tau == 1 else "steps later"
+            print(f"  {tau:3} {later}: relative squared error {error:.2f}, cosine {cosine:.2f}")
+        yield "forgetting", draw_forgetting(delays, forgetting, f"{args.run}, {count} test sequences")
 
 
 def _print_supports(args: Args, config: SupervisedConfig, task: Task, model: SequenceModel) -> None:

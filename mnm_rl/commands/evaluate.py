@@ -30,6 +30,7 @@ from mnm_rl.training.rl.evaluation import Score, evaluate_agent
 from mnm_rl.training.supervised.evaluation import describe_errors, evaluate_run
 
 PARALLEL_MAZES, PARALLEL_OTHERS = 100, 16
+EPISODES, SEED, PICTURE_STEPS = 1000, 1_000_000, 60
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,16 @@ class Args:
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of a run, or a checkpoint in such a folder."""
-    episodes: int = 1000
-    """Episodes per line of the table."""
-    seed: int = 1_000_000
-    """Of the episodes; training runs use seeds near 0."""
+    episodes: int | None = None
+    """Agents: episodes per line of the table; 1,000 if not given."""
+    seed: int | None = None
+    """Agents: of the episodes; 1,000,000 if not given, training runs use seeds near 0."""
     video: Path | None = None
     """Write an animation of one episode to this GIF file."""
     picture: Path | None = None
     """The maze only: draw the path of an episode's first steps into this image file."""
-    picture_steps: int = 60
-    """Steps in the picture."""
+    picture_steps: int | None = None
+    """Steps in the picture; 60 if not given."""
     data: str | None = None
     """bAbI: folder or archive with the official files, if not where the run found them."""
     instance: Literal[1, 2, 3, 4] | None = None
@@ -78,8 +79,12 @@ def evaluate_a2c(args: Args, values: dict[str, Any]) -> None:
     for name, meant_for in (("instance", "dictionary inference"), ("data", "bAbI")):
         if getattr(args, name) is not None:
             raise ValueError(f"{name} is for runs of {meant_for}, not for an agent.")
-    if args.episodes < 2:
-        raise ValueError(f"episodes must be at least 2, got {args.episodes}.")
+    episodes = EPISODES if args.episodes is None else args.episodes
+    seed = SEED if args.seed is None else args.seed
+    steps = PICTURE_STEPS if args.picture_steps is None else args.picture_steps
+    for name, value, least in (("episodes", episodes, 2), ("seed", seed, 0), ("picture_steps", steps, 1)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}.")
     config = config_from_dict(values)
     if args.video is not None:
         _check_video(args.video)
@@ -87,23 +92,23 @@ def evaluate_a2c(args: Args, values: dict[str, Any]) -> None:
         _check_picture(args.picture, config)
     path = AGENT.parameters(args.run)
     agent = read_agent(args.run, config, args.device, args.trusted)
-    print(f"{config.env}, {config.core}, {path}, {agent._n_updates} updates, {args.episodes} episodes each")
+    print(f"{config.env}, {config.core}, {path}, {agent._n_updates} updates, {episodes} episodes each")
     maze_columns = "   first find  never  reward per step after it" if is_maze(config.env) else ""
     print(f"{'':22}reward  95% confidence{maze_columns}")
     for name, deterministic in (("agent, stochastic", False), ("agent, deterministic", True)):
-        parallel = min(args.episodes, PARALLEL_MAZES if is_maze(config.env) else PARALLEL_OTHERS)
+        parallel = min(episodes, PARALLEL_MAZES if is_maze(config.env) else PARALLEL_OTHERS)
         env = make_env(config, parallel)
-        _seed(env, args.seed)
-        score = evaluate_agent(agent, env, args.episodes, deterministic)
+        _seed(env, seed)
+        score = evaluate_agent(agent, env, episodes, deterministic)
         env.close()
         _print_score(name, score)
     if is_maze(config.env):
-        for name, score in reference_scores(maze_arguments(config), args.episodes, args.seed).items():
+        for name, score in reference_scores(maze_arguments(config), episodes, seed).items():
             _print_score(f"{name} player", score)
     if args.video is not None:
-        _film(agent, config, args.video, args.seed)
+        _film(agent, config, args.video, seed)
     if args.picture is not None:
-        _draw(agent, config, args.picture, args)
+        _draw(agent, config, args.picture, seed, steps)
 
 
 def _print_score(name: str, score: Score | EpisodeScores) -> None:
@@ -116,8 +121,12 @@ def _print_score(name: str, score: Score | EpisodeScores) -> None:
 
 def evaluate_supervised(args: Args) -> None:
     """Errors on the test set, of the parameters with the lowest validation error."""
-    if args.video is not None or args.picture is not None:
-        raise ValueError("A supervised run has no episodes to film or to draw.")
+    for name in ("episodes", "seed", "video", "picture", "picture_steps"):
+        if getattr(args, name) is not None:
+            flag = name.replace("_", "-")
+            raise ValueError(f"--{flag} is for agents; {args.run} is a supervised run, without episodes.")
+    if args.instance is not None and read_kind(args.run, args.trusted)[1].get("task") != "dictionary":
+        raise ValueError("instance is for runs of dictionary inference.")
     changes: dict[str, Any] = {} if args.data is None else {"data": args.data}
     if args.instance is not None:
         changes |= {"support_size": None, "length": None, "smaller_instances": False}
@@ -144,12 +153,12 @@ def _check_picture(path: Path, config: A2CConfig) -> None:
     check_writable_directory(path.parent)
 
 
-def _draw(agent: RecurrentA2C, config: A2CConfig, path: Path, args: Args) -> None:
+def _draw(agent: RecurrentA2C, config: A2CConfig, path: Path, seed: int, steps: int) -> None:
     env = make_env(config, 1)
     assert isinstance(env, MazeVecEnv)
-    _seed(env, args.seed)
-    Image.fromarray(draw_maze_episode(agent, env, args.picture_steps)).save(path)
-    print(f"The first {args.picture_steps} steps of an episode: {path}")
+    _seed(env, seed)
+    Image.fromarray(draw_maze_episode(agent, env, steps)).save(path)
+    print(f"The first {steps} steps of an episode: {path}")
 
 
 def _film(agent: RecurrentA2C, config: A2CConfig, path: Path, seed: int) -> None:

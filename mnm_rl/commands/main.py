@@ -1,4 +1,4 @@
-"""The installed command: `mnm-rl NAME ...` runs the command line of that name."""
+"""The installed command: ``mnm-rl NAME ...`` runs the command line of that name."""
 
 from __future__ import annotations
 

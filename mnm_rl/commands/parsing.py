@@ -111,6 +111,7 @@ def parse(kind: type[ArgsT], description: str | None, words: Sequence[str]) -> t
     Raises:
         ValueError: a value that is not one, in one sentence instead of tyro's box.
     """
+    _refuse_repetition(words)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -119,6 +120,15 @@ def parse(kind: type[ArgsT], description: str | None, words: Sequence[str]) -> t
         if stop.code == 0:
             raise
         raise ValueError(_first_sentence(said.getvalue())) from None
+
+
+def _refuse_repetition(words: Sequence[str]) -> None:
+    names = [word.partition("=")[0].replace("_", "-") for word in words if re.match("--[a-z]", word)]
+    plain = [name.replace("--no-", "--") for name in names]
+    if repeated := next(
+        (name for name, bare in zip(names, plain, strict=True) if plain.count(bare) > 1), None
+    ):
+        raise ValueError(f"{repeated} is given twice.")
 
 
 def _core_options(core: str, settings: Mapping[str, Any]) -> Any:

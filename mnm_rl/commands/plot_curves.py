@@ -58,6 +58,8 @@ class Args:
 
 def main(args: Args) -> None:
     """Read, average and draw."""
+    if not args.runs:
+        raise ValueError("Name at least one folder of a run, or a CSV file.")
     if args.labels and len(args.labels) != len(args.runs):
         raise ValueError(f"There are {len(args.runs)} runs and {len(args.labels)} labels.")
     check_writable_directory(args.out.parent)

@@ -9,6 +9,7 @@ $ python scripts/train_a2c.py --resume runs/MNMMaze-9x9-mnm-p-seed0 --episodes 1
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,9 +22,9 @@ from mnm_rl.agents import RecurrentA2C
 from mnm_rl.analysis.maze.watcher import MemoryWatcher
 from mnm_rl.commands.parsing import find_choices, parse_run
 from mnm_rl.envs import MazeVecEnv
-from mnm_rl.training.command_line import one_sentence_errors
+from mnm_rl.training.command_line import command_words, one_sentence_errors
 from mnm_rl.training.devices import set_up_torch
-from mnm_rl.training.folder import AGENT, change_config, create_run
+from mnm_rl.training.folder import AGENT, change_config, create_run, names_modules
 from mnm_rl.training.locks import hold_run
 from mnm_rl.training.rl.agent import changed_config, load_agent, make_agent, make_logger, read_a2c_config
 from mnm_rl.training.rl.config import A2CConfig, config_to_dict
@@ -62,7 +63,9 @@ class Args:
 def main(args: Args) -> None:
     """Set up the run and train."""
     set_up_torch(args.device, args.threads)
-    if args.resume:
+    if args.resume is not None:
+        if args.log_dir is not None:
+            raise ValueError("A run that goes on stays in its folder; leave out --log-dir or --resume.")
         directory = Path(args.resume)
         with hold_run(directory):
             _train(args, *_resume(args, directory), directory)
@@ -108,6 +111,7 @@ def _train(args: Args, agent: RecurrentA2C, config: A2CConfig, directory: Path) 
     display = AgentDisplay(console, config.total_timesteps, per_update, agent._n_updates)
     recorder = RunRecorder(directory, config.log_every, config.checkpoint_minutes, display.update)
     settings = LinearSettings(config.total_timesteps, config.linear_settings)
+    trust = " --trusted" if names_modules(config_to_dict(config)) else ""
     stop_on_signals(recorder.request_stop)
     try:
         with display:
@@ -118,11 +122,12 @@ def _train(args: Args, agent: RecurrentA2C, config: A2CConfig, directory: Path) 
                 reset_num_timesteps=not args.resume,
             )
     except KeyboardInterrupt:
-        console.print(f"Stopped after {recorder.saved_updates} updates. Go on with: --resume {directory}")
+        again = f"{command_words('train-a2c')} --resume {directory}{trust}"
+        console.print(f"Stopped after {recorder.saved_updates} updates. Go on with: {again}", soft_wrap=True)
         sys.exit(130)
     finally:
         agent.logger.close()
-    console.print(f"Done. Evaluate it with: python scripts/evaluate.py {directory}")
+    console.print(f"Done. Evaluate it with: {command_words('evaluate')} {directory}{trust}", soft_wrap=True)
 
 
 def _watchers(config: A2CConfig) -> list[BaseCallback]:
@@ -146,6 +151,8 @@ def _parse() -> Args:
             changed_config(chosen.resume, config, replace(config, core=chosen.core, core_settings={}))
     elif chosen.preset is not None:
         config = preset_config(chosen.preset, chosen.core or "mnm-p")
+        if any(re.match("--timesteps(=|$)", word) for word in sys.argv):
+            config = replace(config, episodes=None)  # what is given goes before the preset
     else:
         config = A2CConfig(core=chosen.core or "mnm-p")
     return parse_run(Args(run=config), __doc__)

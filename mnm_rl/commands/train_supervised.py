@@ -23,9 +23,16 @@ from torch.utils.tensorboard import SummaryWriter
 
 from mnm_rl.commands.parsing import find_choices, parse_run
 from mnm_rl.cores import CORES
-from mnm_rl.training.command_line import one_sentence_errors
+from mnm_rl.training.command_line import command_words, one_sentence_errors
 from mnm_rl.training.devices import set_up_torch
-from mnm_rl.training.folder import SUPERVISED, change_config, check_changes, create_run, open_run
+from mnm_rl.training.folder import (
+    SUPERVISED,
+    change_config,
+    check_changes,
+    create_run,
+    names_modules,
+    open_run,
+)
 from mnm_rl.training.locks import hold_run
 from mnm_rl.training.stopping import stop_on_signals
 from mnm_rl.training.supervised.config import SupervisedConfig, config_from_dict, config_to_dict
@@ -63,7 +70,9 @@ def main(args: Args) -> None:
     if "WORLD_SIZE" in os.environ and not distributed.is_initialized():
         distributed.init_process_group("nccl" if args.device == "cuda" else "gloo")
     is_main = process_share()[0] == 0
-    if args.resume:
+    if args.resume is not None:
+        if args.log_dir is not None:
+            raise ValueError("A run that goes on stays in its folder; leave out --log-dir or --resume.")
         directory = Path(args.resume)
         with hold_run(directory) if is_main else nullcontext():
             _train(args, _resume(args, directory), directory)
@@ -115,18 +124,21 @@ def _train(args: Args, trainer: SupervisedTrainer, directory: Path) -> None:
             if writer is not None and name != "iteration":
                 writer.add_scalar(f"{kind}/{name}", value, row["iteration"])
 
+    trust = " --trusted" if names_modules(config_to_dict(trainer.config)) else ""
     stop_on_signals(trainer.request_stop)
     try:
         with display:
             trainer.train(report, look, display.tick)
     except KeyboardInterrupt:
-        console.print(f"Stopped at iteration {trainer.saved_iteration}. Go on with: --resume {directory}")
+        again = f"{command_words('train-supervised')} --resume {directory}{trust}"
+        console.print(f"Stopped at iteration {trainer.saved_iteration}. Go on with: {again}", soft_wrap=True)
         sys.exit(130)
     finally:
         if writer is not None:
             writer.close()
     best = trainer.progress.best_error
-    console.print(f"Best validation error {best:.2%}. Test it with: python scripts/evaluate.py {directory}")
+    evaluate = f"{command_words('evaluate')} {directory}{trust}"
+    console.print(f"Best validation error {best:.2%}. Test it with: {evaluate}", soft_wrap=True)
 
 
 def _watch_memory(trainer: SupervisedTrainer, writer: SummaryWriter) -> Callable[[int], None]:

@@ -1,4 +1,4 @@
-"""Recurrent memories behind one interface; a new one is a file beside `mnm.py` and a line below.
+"""Recurrent memories behind one interface; a new one is a file beside ``mnm.py`` and a line below.
 
 Cores of other packages need no file here: :func:`register_core` gives them a name, and wherever a name is
 taken, so is a class or a reference ``package.module:ClassName``.

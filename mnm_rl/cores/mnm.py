@@ -388,8 +388,11 @@ def _in_one(now: LoopState) -> MNMState:
 
 
 def _trace(vectors: Interaction, read_values: Tensor, *sizes: Tensor) -> dict[str, Tensor]:
-    """One step's record: interaction vectors, read values ``[B, H, d_v]``, sizes of the write and of all
-    writes since the initial memory ``[B, L]``."""
+    """One step's record.
+
+    Interaction vectors, read values ``[B, H, d_v]``, and the sizes ``[B, L]`` of the write and of all writes
+    since the initial memory.
+    """
     recorded = (*vectors, read_values, *sizes)
     return dict(zip(MNMCore.trace_names, recorded, strict=True))
 

@@ -85,8 +85,10 @@ class PlasticCore(MemoryCore[PlasticState]):
         *,
         record: bool = False,
     ) -> CoreOutput[PlasticState]:
-        """See :meth:`MemoryCore.forward`; the trace has the size of each change of hebb, and of hebb,
-        ``[T, B, 1]`` each."""
+        """See :meth:`MemoryCore.forward`.
+
+        The trace has the size of each change of hebb, and of hebb, ``[T, B, 1]`` each.
+        """
         initial = self.initial_state(inputs.shape[1])
         state = initial if state is None else state
         any_reset = steps_with_resets(resets, inputs.shape[0])

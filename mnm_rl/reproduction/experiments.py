@@ -1,7 +1,8 @@
 """What each figure and table of the paper needs to be trained, in three sizes.
 
-`smoke` shows in minutes that everything runs, `laptop` is what two cores do overnight, `paper` is the paper's
-own size; where the paper does not give one, the docstring of the experiment says what stands in for it.
+``smoke`` shows in minutes that everything runs, ``laptop`` is what two cores do overnight, ``paper`` is the
+paper's own size; where the paper does not give one, the docstring of the experiment says what stands in for
+it.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ def figure6(scale: str, seeds: int | None) -> Experiment:
     """The maze. Paper: 10 runs, up to 1,000,000 episodes, no previous action observed, three heads.
 
     Learning rate, number of mazes and the like are this project's at every scale; on a laptop they are those
-    of the preset `soonest`, see docs/maze.md.
+    of the preset ``soonest``, see docs/maze.md.
     """
     length, settings = {
         "smoke": (40, {"n_envs": 4, "core_settings": {"hidden_size": 8}, "env": "MNMMaze-5x5"}),

@@ -1,4 +1,4 @@
-"""Time and memory of one training step in a fresh process: `python -m mnm_rl.reproduction.measure`.
+"""Time and memory of one training step in a fresh process: ``python -m mnm_rl.reproduction.measure``.
 
 Dimensions: ``T`` time, ``B`` batch.
 """

@@ -1,4 +1,4 @@
-"""Numbers beside the paper's, as tables in Markdown and CSV; those of bAbI are in `babi.py`."""
+"""Numbers beside the paper's, as tables in Markdown and CSV; those of bAbI are in ``babi.py``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors of a supervised run on the test set; `python -m mnm_rl.reproduction.testing RUN` keeps them."""
+"""Errors of a supervised run on the test set; ``python -m mnm_rl.reproduction.testing RUN`` keeps them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Training runs: what their folders hold, and the two kinds of them, `supervised` and `rl`."""
+"""Training runs: what their folders hold, and the two kinds of them, ``supervised`` and ``rl``."""

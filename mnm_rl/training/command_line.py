@@ -23,8 +23,9 @@ def one_sentence_errors(program: str) -> Iterator[None]:
     quietly.
 
     Args:
-        program: its name, which begins the sentence.
+        program: its name, which begins the sentence, unless it was called as ``mnm-rl NAME``.
     """
+    program = sys.argv[0] if _is_installed_command() else program
     try:
         yield
         sys.stdout.flush()
@@ -44,6 +45,15 @@ def one_sentence_errors(program: str) -> Iterator[None]:
         if isinstance(error, RuntimeError) and not any(sign in str(error).lower() for sign in MEMORY_SIGNS):
             raise
         _end(program, "There is not enough memory; take smaller sizes, or fewer sequences at once.", 2)
+
+
+def command_words(name: str) -> str:
+    """How a command is called, the way this one was: as ``mnm-rl NAME``, or as a script of the clone."""
+    return f"mnm-rl {name}" if _is_installed_command() else f"python scripts/{name.replace('-', '_')}.py"
+
+
+def _is_installed_command() -> bool:
+    return sys.argv[0].startswith("mnm-rl ")
 
 
 def _describe(error: OSError) -> str:

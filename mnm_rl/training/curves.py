@@ -84,8 +84,8 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Columns and whole rows; a process that was killed can leave a last line without all its columns."""
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
-        rows = [row for row in reader if None not in row.values() and None not in row]
-    return list(reader.fieldnames or []), rows
+        columns = list(reader.fieldnames or [])
+        return columns, [row for row in reader if None not in row.values() and None not in row]
 
 
 def _short(value: Cell) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import torch
 
+MOST_THREADS = 1024
+
 
 def set_up_torch(device: str, threads: int) -> None:
     """Set torch's processor threads, and make sure that the device is there.
 
     Raises:
-        ValueError: fewer than one thread, or no such device.
+        ValueError: fewer than one thread or far too many, or no such device.
     """
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}.")
+    if not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"threads must be at least 1 and at most {MOST_THREADS}, got {threads}.")
     if device not in ("cpu", "cuda"):
         raise ValueError(f"device must be cpu or cuda, got {device!r}.")
     if device == "cuda" and not torch.cuda.is_available():

@@ -78,6 +78,7 @@ class RunDisplay:
             if not self._next_lines:
                 self._next_lines.append(elapsed + SECONDS_BETWEEN_LINES)
             self._console.print(self._last, highlight=False)
+            self._last = ""
 
     def say(self, text: str) -> None:
         """Print a line of its own where there is no terminal that shows it in the moving line."""

@@ -147,6 +147,8 @@ def read_kind(run: Path, trusted: bool = False) -> tuple[RunKind, dict[str, Any]
     Raises:
         ValueError: if there is no such run, its kind is not known, or it names a module and is not trusted.
     """
+    if not run.exists():
+        raise ValueError(f"There is no run at {run}.")
     document = read_run(run_directory(run))
     if document["kind"] not in RUN_KINDS:
         known = ", ".join(RUN_KINDS)
@@ -157,14 +159,22 @@ def read_kind(run: Path, trusted: bool = False) -> tuple[RunKind, dict[str, Any]
     return RUN_KINDS[document["kind"]], document["config"]
 
 
-def _refuse_modules(run: Path, config: Mapping[str, Any]) -> None:
+def names_modules(config: Mapping[str, Any]) -> dict[str, str]:
+    """Settings of a run that name modules of other packages: setting -> module."""
+    found = {}
     for name in ("env", "core", "task"):
         module, colon, _ = str(config.get(name, "")).partition(":")
         if colon and module.partition(".")[0] != "mnm_rl":
-            raise ValueError(
-                f"The {name} of {run} is {config[name]}, for which the module {module} would be imported and "
-                "run; if you trust this run, say so with --trusted."
-            )
+            found[name] = module
+    return found
+
+
+def _refuse_modules(run: Path, config: Mapping[str, Any]) -> None:
+    for name, module in names_modules(config).items():
+        raise ValueError(
+            f"The {name} of {run} is {config[name]}, for which the module {module} would be imported and "
+            "run; if you trust this run, say so with --trusted."
+        )
 
 
 def read_run(directory: Path) -> dict[str, Any]:
@@ -178,7 +188,7 @@ def read_run(directory: Path) -> dict[str, Any]:
         document = json.loads(path.read_text())
     except OSError as error:
         raise ValueError(f"There is no run in {directory}: {path} cannot be read.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}.") from error
     if not isinstance(document, dict) or not isinstance(document.get("config"), dict):
         raise ValueError(f"{path} is not the config of a run.")

@@ -126,6 +126,8 @@ def check_numbers(
             if value is not None and not (math.isfinite(value) and holds(value)):
                 must = "must not be negative" if what == "not negative" else f"must be {what}"
                 raise ValueError(f"{name} {must}, got {value}.")
+    if getattr(config, "seed", 0) >= 2**32:
+        raise ValueError(f"seed must be less than 2^32, got {config.seed}.")
 
 
 def flag(options: type, name: str) -> str:

@@ -84,7 +84,7 @@ def by_distance(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation of ``values [T, B]`` by the agent's distance to the goal, ``[D]`` each.
 
-    NaN where there are fewer than `LEAST_STEPS` steps.
+    NaN where there are fewer than ``LEAST_STEPS`` steps.
     """
     distances = walking_distances(episodes.rules.layout)
     places = distances[episodes.cells, episodes.goals]
@@ -95,7 +95,7 @@ def by_place(episodes: MazeEpisodes, values: NDArray[np.float64]) -> NDArray[np.
     """Mean of ``values [T, B]`` by where the agent is as seen from the goal, ``[2 S - 1, 2 S - 1]``.
 
     The goal is in the middle, so that episodes with different goals lie on each other. NaN where there are
-    fewer than `LEAST_STEPS` steps.
+    fewer than ``LEAST_STEPS`` steps.
     """
     positions = episodes.rules.layout.positions
     reach = episodes.rules.size - 1

@@ -29,9 +29,9 @@ class MemoryWatcher(BaseCallback):
     Without TensorBoard nothing is done. Training goes on as if it were not watched: the episode is played in
     an environment of its own, and the random generators are put back.
 
-    TensorBoard gets the picture `EpisodeFigure` and the reward of the episode; as far as the core has them,
-    histograms of its rates and of the sizes of its writes by layer, how far each layer is from its initial
-    weights at the end, and for MNM cores how well it recalls what was written some steps ago.
+    TensorBoard gets the picture :class:`EpisodeFigure` and the reward of the episode; as far as the core has
+    them, histograms of its rates and of the sizes of its writes by layer, how far each layer is from its
+    initial weights at the end, and for MNM cores how well it recalls what was written some steps ago.
 
     Args:
         env: a single maze with the rules of the training.

@@ -73,8 +73,11 @@ def forward_kernel(
 
 @triton.jit
 def _reset_memory(memories, b, S: tl.constexpr):
-    """The memory of a new episode. Of h, v^r and the cell, a reset leaves none to the controller; recent keys
-    and values from before it are not ``known``."""
+    """The memory of a new episode.
+
+    Of h, v^r and the cell, a reset leaves none to the controller; recent keys and values from before it are
+    not ``known``.
+    """
     copy(memories.initial, memories.now + b * S.memory, S.memory, S.columns)
 
 
@@ -122,7 +125,7 @@ def _interaction_vectors(weights, record, row, now, batch, S: tl.constexpr):
 
 @triton.jit
 def _rates(weights, record, now, kept, S: tl.constexpr):
-    """beta."""
+    """Rates ``beta``."""
     n = tl.arange(0, S.rate_block)
     vector = record.vectors + now * S.vectors + S.rate_vector_at
     total = product(weights.rate, n, S.rates, vector, S.key_size, S.key_size, S.columns)

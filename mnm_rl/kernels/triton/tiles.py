@@ -194,5 +194,5 @@ def full_error(record, row, h, r, LAYER: tl.constexpr, S: tl.constexpr):
 
 @triton.jit
 def rate_of(record, row, LAYER: tl.constexpr, S: tl.constexpr):
-    """beta of the layer."""
+    """Rate ``beta`` of the layer."""
     return tl.load(record.rates + row * S.rates + LAYER % S.rates)

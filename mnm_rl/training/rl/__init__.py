@@ -1,1 +1,1 @@
-"""Training an agent: the twin of `mnm_rl.training.supervised`."""
+"""Training an agent: the twin of :mod:`mnm_rl.training.supervised`."""

@@ -1,4 +1,4 @@
-"""Everything that defines a run of `mnm-rl train-a2c`."""
+"""Everything that defines a run of ``mnm-rl train-a2c``."""
 
 from __future__ import annotations
 

@@ -103,8 +103,10 @@ def make_env(config: EnvConfig, n_envs: int) -> VecEnv:
             },
             vec_env_cls=SubprocVecEnv if config.subprocesses else DummyVecEnv,
         )
-    except (gymnasium.error.Error, ImportError, TypeError) as error:
-        raise ValueError(f"The environment {config.env!r} cannot be made: {error}") from error
+    # Environments check their arguments each in its own way, or not at all.
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"The environment {config.env!r} cannot be made: {reason}") from error
 
 
 def _wrap(env: gymnasium.Env, dropped: list[int], reward_scale: float) -> gymnasium.Env:

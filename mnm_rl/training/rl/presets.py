@@ -1,4 +1,4 @@
-"""Settings for the maze under a name, for `train_a2c.py --preset NAME`; their curves are in docs/maze.md."""
+"""Settings for the maze under a name, for ``train_a2c.py --preset NAME``; curves are in docs/maze.md."""
 
 from __future__ import annotations
 

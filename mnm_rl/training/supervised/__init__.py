@@ -1,1 +1,1 @@
-"""Training a core on a supervised task: the twin of `mnm_rl.training.rl`."""
+"""Training a core on a supervised task: the twin of :mod:`mnm_rl.training.rl`."""

@@ -82,7 +82,8 @@ class SupervisedConfig:
                 "patience",
             ),
             positive=("learning_rate", "max_grad_norm", "checkpoint_minutes"),
-            not_negative=("warmup", "meta_weight", "seed", "analyze_every", "stop_error"),
+            not_negative=("warmup", "meta_weight", "seed", "analyze_every"),
+            fractions=("stop_error",),
         )
         self.all_core_settings()
 
