@@ -1,6 +1,11 @@
 """One thread per process: the tests run side by side, and results must not depend on the number of cores."""
 
+import os
+
 import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported, which the next import does
 
 # The compiler that optimizers import loads LLVM, which crashes in a process that has loaded pygame before.
 import torch._dynamo

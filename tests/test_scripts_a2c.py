@@ -137,7 +137,8 @@ def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path):
     assert process.returncode == 130
     updates = RecurrentA2C.load(tmp_path / "run" / "checkpoint.zip", device="cpu")._n_updates
     assert updates >= 2
-    assert f"Stopped after {updates} updates. Go on with: --resume {tmp_path / 'run'}" in out
+    again = f"python scripts/train_a2c.py --resume {tmp_path / 'run'}"
+    assert f"Stopped after {updates} updates. Go on with: {again}" in out
 
 
 def test_cartpole_without_velocities(run_script, tmp_path):
@@ -225,6 +226,13 @@ def test_defaults_depend_on_the_environment():
         (["--learning-rte", "1"], "There is no option --learning-rte; did you mean --learning-rate"),
         (["--preset", "best"], "Unknown preset 'best'; known presets: paper, soonest, highest"),
         (["surprise"], "Unexpected 'surprise'; --help lists the options"),
+        (["--seed", "1", "--seed", "2"], "--seed is given twice"),
+        (["--quiet", "--no-quiet"], "--quiet is given twice"),
+        (["--hidden-size", "4", "--core.hidden-size", "5"], "--core.hidden-size is given twice"),
+        (["--seed", str(2**32)], "seed must be less than 2^32"),
+        (["--threads", "100000"], "threads must be at least 1 and at most 1024"),
+        (["--core.recall-weights", "nan"], "recall_weights must be finite numbers"),
+        (["--env", "FrozenLake-v1", "--env-kwargs", '{"map_name": "9x9"}'], "cannot be made: '9x9'"),
         (["--hidden-size", "0"], "hidden_size must be at least 1"),
         (["--env", "MNMMaze-8x8"], "size must be an odd whole number"),
         (["--env", "MNMMaze-9x7"], "MNMMaze-9x7 is not square"),
@@ -298,11 +306,49 @@ def test_runs_that_cannot_go_on(run_script, tmp_path):
     assert "does not know: colour" in run_script("train_a2c", "--resume", run)[2]
 
 
+def test_a_resumed_run_stays_in_its_folder(run_script, tmp_path):
+    status, _, err = run_script("train_a2c", "--resume", tmp_path / "run", "--log-dir", tmp_path / "other")
+    assert status == 2
+    assert "There is no run" in err
+    run_script("train_a2c", *TINY_MAZE, "--log-dir", tmp_path / "run", "--episodes", "4", "--quiet")
+    status, _, err = run_script("train_a2c", "--resume", tmp_path / "run", "--log-dir", tmp_path / "other")
+    assert status == 2
+    assert "leave out --log-dir or --resume" in err
+
+
+def test_what_is_given_goes_before_a_preset(run_script, tmp_path):
+    arguments = [*TINY_MAZE, "--preset", "soonest", "--timesteps", "1600", "--quiet"]
+    assert run_script("train_a2c", *arguments, "--log-dir", tmp_path / "run")[0] == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    assert (config["timesteps"], config["episodes"]) == (1600, None)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"n_envs": 1.5}, "n_envs must be a whole number, got 1.5"),
+        ({"seed": True}, "seed must be a whole number, got True"),
+        ({"drop_observations": 5}, "drop_observations must be a text, got 5"),
+        ({"schedule": "falling"}, "schedule must be one of constant, linear, got 'falling'"),
+        ({"core_settings": []}, "core_settings must be settings by their names"),
+        (
+            {"core": "lstm", "core_settings": {"hidden_size": "8"}},
+            "hidden_size must be a whole number, got '8'",
+        ),
+        ({"core_settings": {"memory_widths": [8, "x"]}}, "memory_widths must be several of: a whole number"),
+        ({"gamma": "x"}, "gamma must be a number or nothing, got 'x'"),
+    ],
+)
+def test_values_of_a_config_are_of_their_types(values, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        config_from_dict(values)
+
+
 def test_evaluations_that_are_refused(run_script, tmp_path):
     run = tmp_path / "run"
     run_script("train_a2c", *TINY_MAZE, "--log-dir", run, "--episodes", "4", "--quiet")
     for arguments, message in (
-        ([tmp_path / "nothing"], "There is no run in"),
+        ([tmp_path / "nothing"], "There is no run at"),
         ([run, "--episodes", "1"], "episodes must be at least 2"),
         ([run, "--video", tmp_path / "episode.mp4"], "should end in .gif"),
         ([run, "--instance", "2"], "instance is for runs of dictionary inference"),

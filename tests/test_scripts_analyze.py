@@ -191,7 +191,7 @@ def test_shares_of_supporting_sentences(analyze, runs):
         ("copy", ["--text", "Mary went."], "--text is for runs on bAbI; "),
         ("copy", ["--task-number", 1], "--task-number is for runs on bAbI; "),
         ("other", [], "holds a run of kind unheard-of; known kinds: "),
-        ("nothing", [], "There is no run in "),
+        ("nothing", [], "There is no run at "),
         ("mnm", ["--episodes", 5], "--episodes is for agents; "),
         ("agent", ["--story", 1], "--story is for supervised runs; "),
         ("agent", ["--episodes", 1], "episodes must be at least 2, got 1."),

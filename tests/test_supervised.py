@@ -345,7 +345,7 @@ def test_the_script_refuses_what_it_cannot_do(tmp_path):
     assert os.listdir(used) == ["precious.txt"]
     nothing = script("--resume", str(tmp_path / "nothing"))
     assert nothing.returncode == 2
-    assert "There is no run in" in nothing.stderr
+    assert "There is no run at" in nothing.stderr
 
 
 def test_a_checkpoint_of_another_core_or_half_a_checkpoint_is_refused(tmp_path):

@@ -8,6 +8,7 @@ Dimensions: ``T`` time, ``B`` batch, ``I`` input size, ``H`` heads, ``L`` memory
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -90,6 +91,8 @@ class MNMConfig:
             min(self.memory_widths, default=1) >= 1, "memory_widths", self.memory_widths, "all at least 1"
         )
         _require(len(self.recall_weights) >= 1, "recall_weights", self.recall_weights, "at least one number")
+        finite = all(map(math.isfinite, self.recall_weights))
+        _require(finite, "recall_weights", self.recall_weights, "finite numbers")
         every = self.snapshot_every
         whole = every is None or every == "auto" or (isinstance(every, int) and every >= 1)
         _require(whole, "snapshot_every", every, 'a number of at least 1, or "auto"')
