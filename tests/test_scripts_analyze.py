@@ -143,6 +143,8 @@ def test_another_task(analyze, tmp_path):
     status, out, _ = analyze("copy", "--story", 2)
     assert status == 0
     assert out.startswith("mnm-p, double-copy, test episode 2: the model answers ")
+    assert "8 steps later" in out
+    assert "nan" not in out, "no write of a sequence of 10 steps is 16 steps ago"
     assert {"question.png", "story-end.png", "forgetting.png", "trace.pt"} == names(tmp_path / "analysis")
 
 
