@@ -17,6 +17,8 @@ from mnm_rl.cores import core_config, core_names, core_settings
 from mnm_rl.field_types import check_field_types
 
 ConfigT = TypeVar("ConfigT")
+LARGEST_NUMBER = 2**53
+"""Whole numbers up to this one stay exact wherever they are computed with."""
 
 
 def parse_json_object(text: str, name: str) -> dict[str, Any]:
@@ -120,6 +122,9 @@ def check_numbers(
         (not_negative, lambda value: value >= 0, "not negative"),
         (fractions, lambda value: 0 <= value <= 1, "between 0 and 1"),
     )
+    for name, value in vars(config).items():
+        if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
+            raise ValueError(f"{name} must be at most 2^53, got {value}.")
     for names, holds, what in rules:
         for name in names:
             value = getattr(config, name)

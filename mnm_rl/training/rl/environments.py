@@ -17,9 +17,13 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from mnm_rl.envs import MazeRules, MazeVecEnv
+from mnm_rl.sizes import check_fits
 from mnm_rl.training.options import parse_json_object
 
 MAZE_ID = re.compile(r"^(?:mnm_rl:)?MNMMaze-(\d+)x(\d+)$")
+
+ENV_BYTES, PROCESS_BYTES = 1000, 10 * 2**20
+"""What an environment in its wrappers, or a process with one, needs at least."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ def make_env(config: EnvConfig, n_envs: int) -> VecEnv:
     """
     if is_maze(config.env):
         return MazeVecEnv(n_envs, **maze_arguments(config), render_mode="rgb_array")
+    check_fits(n_envs * (PROCESS_BYTES if config.subprocesses else ENV_BYTES), f"n_envs {n_envs}")
     if config.env.startswith(("MiniGrid-", "BabyAI-")):
         importlib.import_module("minigrid")
     try:

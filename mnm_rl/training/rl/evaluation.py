@@ -11,6 +11,10 @@ from stable_baselines3.common.vec_env import VecEnv
 from mnm_rl.agents.a2c import RecurrentA2C
 from mnm_rl.envs import MazeVecEnv
 from mnm_rl.envs.phases import Phases, episode_phases
+from mnm_rl.sizes import check_fits
+
+BYTES_PER_NUMBER = 24
+"""Of a number of Python's in a list, at least."""
 
 
 class Score(NamedTuple):
@@ -32,13 +36,18 @@ def evaluate_agent(agent: RecurrentA2C, env: VecEnv, episodes: int, deterministi
         env: where, newly seeded.
         episodes: how many.
         deterministic: most likely actions instead of drawn ones.
+
+    Raises:
+        ValueError: there is not enough memory for so many.
     """
+    is_maze = isinstance(env, MazeVecEnv)
+    kept = env.mazes.rules.horizon if is_maze else 1
+    check_fits(episodes * kept * BYTES_PER_NUMBER, f"the rewards of {episodes} episodes")
     rewards: list[list[float]] = [[] for _ in range(env.num_envs)]
 
     def remember(variables: dict[str, Any], _: object) -> None:
         rewards[variables["i"]].append(variables["reward"])
 
-    is_maze = isinstance(env, MazeVecEnv)
     returns, _ = evaluate_policy(
         agent,  # pyright: ignore[reportArgumentType]
         env,

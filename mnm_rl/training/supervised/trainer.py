@@ -21,10 +21,13 @@ from mnm_rl.tasks import Batch, ErrorCounts, Task
 from mnm_rl.training.curves import CurveFile, mean
 from mnm_rl.training.folder import SUPERVISED, load_state, save_state
 from mnm_rl.training.supervised.config import SupervisedConfig, config_to_dict
-from mnm_rl.training.supervised.model import SequenceModel, seeded_model
+from mnm_rl.training.supervised.model import (
+    EVALUATION_BATCH,
+    SequenceModel,
+    check_model_fits,
+    seeded_model,
+)
 from mnm_rl.updates import GuardedOptimizer
-
-EVALUATION_BATCH = 250
 
 
 @dataclass
@@ -77,6 +80,9 @@ class SupervisedTrainer:
         self.directory = directory
         self.device = own_device(device)
         self.batch_size = config.batch_size or config.sizes.batch_size
+        check_model_fits(
+            task, config.core, _embedding_size(config), config.all_core_settings(), self.batch_size
+        )
         self.model = build_model(config, task).to(self.device)
         self.optimizer = GuardedOptimizer(
             torch.optim.Adam(self.model.parameters(), config.learning_rate),
@@ -341,8 +347,11 @@ class SupervisedTrainer:
 
 def build_model(config: SupervisedConfig, task: Task) -> SequenceModel:
     """The run's model with its initial parameters."""
-    embedding_size = config.embedding_size or config.sizes.embedding_size
-    return seeded_model(task, config.core, embedding_size, config.all_core_settings(), config.seed)
+    return seeded_model(task, config.core, _embedding_size(config), config.all_core_settings(), config.seed)
+
+
+def _embedding_size(config: SupervisedConfig) -> int:
+    return config.embedding_size or config.sizes.embedding_size
 
 
 def saved_task(state: dict[str, Any]) -> dict[str, Any] | None:
