@@ -46,6 +46,8 @@ class EnvConfig:
     def check_environment(self) -> None:
         """Raise a ValueError for options that the environment cannot have; cheap, nothing is built."""
         parse_json_object(self.env_kwargs, "env_kwargs")
+        if self.env.count(":") > 1 or not all(part.strip() for part in self.env.split(":")):
+            raise ValueError(f"env must be an id of Gymnasium's or module:id, got {self.env!r}.")
         _indices(self.drop_observations)
         if is_maze(self.env):
             maze_rules(self)
@@ -185,9 +187,9 @@ class DropObservations(gymnasium.ObservationWrapper):
 
 def _indices(text: str) -> list[int]:
     try:
-        indices = [int(part) for part in text.split(",") if part.strip()]
+        indices = [int(part) for part in text.split(",")] if text.strip() else []
     except ValueError as error:
         raise ValueError(f"drop_observations must be whole numbers such as 1,3, got {text!r}.") from error
-    if any(index < 0 for index in indices):
-        raise ValueError(f"drop_observations must not be negative, got {text!r}.")
+    if any(index < 0 for index in indices) or len(set(indices)) < len(indices):
+        raise ValueError(f"drop_observations must be different and not negative, got {text!r}.")
     return indices
