@@ -146,7 +146,9 @@ def _trusted_policy_kwargs(path: Any) -> Any:
         raise ValueError(
             f"The checkpoint {path} was trained with a class that cannot be imported here: {reason}."
         ) from error
-    except (zipfile.BadZipFile, OSError, EOFError, KeyError, ValueError) as error:
+    except OSError as error:
+        raise ValueError(f"The checkpoint {path} cannot be read: {error.strerror or error}.") from error
+    except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:
         raise ValueError(f"The checkpoint {path} is incomplete or damaged: {error}.") from error
     finally:
         if hasattr(path, "seek"):

@@ -45,7 +45,13 @@ class Choices(NamedTuple):
 
 
 def find_choices(words: Sequence[str]) -> Choices:
-    """Look for the choices in a command line, whatever else is in it."""
+    """Look for the choices in a command line, whatever else is in it.
+
+    Raises:
+        ValueError: an option is given twice, or without a value.
+    """
+    _refuse_repetition(words)
+    _refuse_empty(words)
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in ("task", "core", "preset"):
         parser.add_argument(f"--{name}")

@@ -81,7 +81,7 @@ class RunKind:
         """
         if not run.is_dir():
             return run
-        if self.best is not None and (run / self.best).exists():
+        if self.best is not None and os.path.lexists(run / self.best):
             return run / self.best
         return self.checkpoint_of(run)
 
@@ -276,7 +276,7 @@ def load_state(path: Path, needed: Collection[str] = ("config", "model")) -> dic
     Raises:
         ValueError: if it is missing, incomplete, damaged (checksums are verified) or something else.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         raise ValueError(f"There is no checkpoint at {path}.")
     try:
         _check_zip(path)

@@ -327,7 +327,8 @@ class SupervisedTrainer:
             self._window = Window(**{**state["window"], "errors": errors})
             for part in (self.progress, self._window, errors):
                 check_field_types(type(part), vars(part))
-            if not 0 <= self.progress.iteration <= self.config.iterations:
+            saved_task(state)
+            if not 0 <= self.progress.iteration <= state["config"]["iterations"]:
                 raise ValueError(f"its iteration is {self.progress.iteration}")
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise ValueError(f"The checkpoint {path} does not fit the run: {error}.") from error
