@@ -5,6 +5,7 @@ Dimensions: ``T`` time, ``B`` environments.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.buffers import BaseBuffer
 from stable_baselines3.common.preprocessing import get_obs_shape
 from torch import Tensor
+
+from mnm_rl.sizes import check_fits
 
 Observations = NDArray[Any] | dict[str, NDArray[Any]]
 
@@ -47,6 +50,9 @@ class SequenceRolloutBuffer(BaseBuffer):
         rewards: float32 ``[T, B]``.
         episode_starts: bool ``[T, B]``.
         state: the recurrent state before the first step.
+
+    Raises:
+        ValueError: there is not enough memory.
     """
 
     def __init__(
@@ -59,6 +65,7 @@ class SequenceRolloutBuffer(BaseBuffer):
         gamma: float = 0.99,
         n_envs: int = 1,
     ):
+        _check_rollout_fits(buffer_size, n_envs, observation_space, action_space)
         super().__init__(buffer_size, observation_space, action_space, device, n_envs)
         self.gae_lambda = gae_lambda
         self.gamma = gamma
@@ -112,6 +119,17 @@ class SequenceRolloutBuffer(BaseBuffer):
 
     def _get_samples(self, batch_inds: NDArray[Any], env: Any = None) -> Any:
         raise NotImplementedError("A sequence is not sampled from; use sequence().")
+
+
+def _check_rollout_fits(steps: int, n_envs: int, observations: spaces.Space, actions: spaces.Space) -> None:
+    numbers = [
+        *((get_obs_shape(space), space.dtype) for space in _parts(observations).values()),
+        (actions.shape or (), _action_dtype(actions)),
+        ((), np.float32),  # reward
+        ((), bool),  # start
+    ]
+    per_step = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in numbers)  # pyright: ignore[reportArgumentType]
+    check_fits(int(steps) * int(n_envs) * per_step, f"a rollout with n_steps {steps} and n_envs {n_envs}")
 
 
 def _parts(space: spaces.Space) -> dict[str, spaces.Space]:

@@ -14,9 +14,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mnm_rl.sizes import check_fits
+
 ACTIONS = ("up", "down", "left", "right")
 MOVES = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])
 """Row and column change of each action, shape ``[A, 2]``."""
+
+BYTES_PER_CELL = 60
+"""Of the tables, at least: three quarters of the cells are free and have a row in each."""
 
 
 class MazeLayout(NamedTuple):
@@ -51,6 +56,7 @@ def maze_layout(size: int) -> MazeLayout:
     the centre is always free, also for sizes 3, 7, 11, ... where a pillar would stand on it.
     """
     side = size + 2
+    check_fits(side**2 * BYTES_PER_CELL, f"a maze of size {size}")
     walls = np.zeros((side, side), dtype=bool)
     walls[[0, -1], :] = walls[:, [0, -1]] = True
     walls[2:-1:2, 2:-1:2] = True

@@ -20,12 +20,15 @@ from numpy.typing import NDArray
 
 from mnm_rl.envs.layout import ACTIONS, MazeLayout, maze_layout
 from mnm_rl.envs.streams import draw_below, stream_from_seed, unseeded_streams
+from mnm_rl.sizes import check_fits
 
 Relocation = Literal["2018", "2019"]
 
 TIME_COLUMN = 9
 REWARD_COLUMN = 10
 ACTION_COLUMN = 11
+BYTES_PER_MAZE = 9 * 8
+"""Of the arrays that are the state, and their row numbers."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,8 @@ class Mazes:
             raise ValueError(f"the number of mazes must be a whole number of at least 1, got {num_mazes!r}.")
         self.rules = rules
         self.num_mazes = int(num_mazes)
+        per_maze = BYTES_PER_MAZE + rules.observation_size * 4
+        check_fits(self.num_mazes * per_maze, f"{num_mazes} mazes")
         layout = rules.layout
         self.cell = np.full(self.num_mazes, layout.centre)
         self.goal = np.zeros(self.num_mazes, dtype=np.intp)

@@ -229,7 +229,7 @@ def test_defaults_depend_on_the_environment():
         (["--seed", "1", "--seed", "2"], "--seed is given twice"),
         (["--quiet", "--no-quiet"], "--quiet is given twice"),
         (["--hidden-size", "4", "--core.hidden-size", "5"], "--core.hidden-size is given twice"),
-        (["--seed", str(2**32)], "seed must be less than 2^32"),
+        (["--seed", str(2**32)], "seed must not be negative and less than 2^32"),
         (["--threads", "100000"], "threads must be at least 1 and at most 1024"),
         (["--core.recall-weights", "nan"], "recall_weights must be finite numbers"),
         (["--env", "FrozenLake-v1", "--env-kwargs", '{"map_name": "9x9"}'], "cannot be made: '9x9'"),
@@ -350,7 +350,7 @@ def test_evaluations_that_are_refused(run_script, tmp_path):
     for arguments, message in (
         ([tmp_path / "nothing"], "There is no run at"),
         ([run, "--episodes", "1"], "episodes must be at least 2"),
-        ([run, "--video", tmp_path / "episode.mp4"], "should end in .gif"),
+        ([run, "--video", tmp_path / "episode.mp4"], "must end in .gif"),
         ([run, "--instance", "2"], "instance is for runs of dictionary inference"),
         ([run, "--data", "here"], "data is for runs of bAbI, not for an agent"),
     ):

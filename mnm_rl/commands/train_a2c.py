@@ -20,7 +20,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from mnm_rl.agents import RecurrentA2C
 from mnm_rl.analysis.maze.watcher import MemoryWatcher
-from mnm_rl.commands.parsing import find_choices, parse_run
+from mnm_rl.commands.parsing import check_trust, find_choices, parse_run
 from mnm_rl.envs import MazeVecEnv
 from mnm_rl.training.command_line import command_words, one_sentence_errors
 from mnm_rl.training.devices import set_up_torch
@@ -29,7 +29,7 @@ from mnm_rl.training.locks import hold_run
 from mnm_rl.training.rl.agent import changed_config, load_agent, make_agent, make_logger, read_a2c_config
 from mnm_rl.training.rl.config import A2CConfig, config_to_dict
 from mnm_rl.training.rl.display import AgentDisplay
-from mnm_rl.training.rl.environments import make_env
+from mnm_rl.training.rl.environments import is_maze, make_env
 from mnm_rl.training.rl.presets import PresetName, preset_config
 from mnm_rl.training.rl.recorder import LinearSettings, RunRecorder
 from mnm_rl.training.stopping import stop_on_signals
@@ -63,6 +63,9 @@ class Args:
 def main(args: Args) -> None:
     """Set up the run and train."""
     set_up_torch(args.device, args.threads)
+    check_trust(args.trusted, args.resume)
+    if args.preset is not None and not is_maze(args.run.env):
+        raise ValueError(f"The preset {args.preset} is for the maze (MNMMaze-9x9), not for {args.run.env}.")
     if args.resume is not None:
         if args.log_dir is not None:
             raise ValueError("A run that goes on stays in its folder; leave out --log-dir or --resume.")
@@ -94,6 +97,9 @@ def _resume(args: Args, directory: Path) -> tuple[RecurrentA2C, A2CConfig]:
     else:
         agent = make_agent(config, env, args.device)
     before, after = config_to_dict(saved), config_to_dict(config)
+    if config.total_timesteps < min(agent.num_timesteps, saved.total_timesteps):
+        done = f"{agent.num_timesteps} timesteps of {saved.total_timesteps}"
+        raise ValueError(f"The run has made {done}; timesteps and episodes cannot make it shorter than that.")
     if after != before:
         change_config(directory, before, after, f"timestep {agent.num_timesteps}")
     return agent, config

@@ -9,13 +9,17 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from numbers import Integral
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from mnm_rl.cores.checks import FreeDimensions, StateLayout, input_fault
+from mnm_rl.sizes import check_fits
 
+NEVER_TOO_LARGE = 4096
+"""Batch sizes up to this one are let through without an estimate of the memory they need."""
 StateT = TypeVar("StateT", bound=tuple)
 """A ``NamedTuple`` of tensors, each ``[B, ...]``."""
 
@@ -63,6 +67,24 @@ def _guarded(method: Callable[..., Any], dimensions: str) -> Callable[..., Any]:
             raise
 
     return run
+
+
+def _sized(method: Callable[..., Any]) -> Callable[..., Any]:
+    """``initial_state`` of a core, with the batch size checked first."""
+
+    @functools.wraps(method)
+    def initial_state(self: Any, batch_size: Any) -> Any:
+        if not isinstance(batch_size, Integral | torch.SymInt) or isinstance(batch_size, bool):
+            raise TypeError(f"batch_size must be a whole number, got {batch_size!r}.")
+        count: Any = batch_size
+        if count < 0:
+            raise ValueError(f"batch_size must not be negative, got {batch_size}.")
+        if count > NEVER_TOO_LARGE:
+            needed = int(count) * self._known_layout().bytes_per_example
+            check_fits(needed, f"{batch_size} states of {type(self).__name__}")
+        return method(self, batch_size)
+
+    return initial_state
 
 
 # The public torch.compiler.disable imports the compiler at once, which takes seconds; this when it is called.
@@ -132,12 +154,18 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
         for name, dimensions in (("forward", "TB"), ("step", "B")):
             if name in vars(cls):
                 setattr(cls, name, _guarded(vars(cls)[name], dimensions))
+        if "initial_state" in vars(cls):
+            cls.initial_state = _sized(cls.initial_state)
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> StateT:
         """State at the start of an episode, ``batch_size`` times, on the device of the parameters.
 
         Shapes and dtypes depend on the core and the batch size alone.
+
+        Raises:
+            TypeError: the batch size is not a whole number.
+            ValueError: it is negative, or there is no memory for so many states.
         """
 
     @abstractmethod

@@ -37,6 +37,7 @@ class StateLayout:
     def __init__(self, state: Any, dtype: torch.dtype, free: FreeDimensions):
         self.kind, self.dtype = type(state), dtype
         self.device: torch.device = state[0].device
+        self.bytes_per_example = sum(field[:1].numel() * field.itemsize for field in state)
         self._fields = [
             _Field(name, field.dtype, _named(tuple(field.shape)[1:], free.get(name, {})), name in free)
             for name, field in zip(state._fields, state, strict=True)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mnm_rl.cores.base import MemoryCore
+from mnm_rl.cores.capacity import check_core_fits
 from mnm_rl.field_types import check_field_types
 
 CoreChoice = str | type[MemoryCore]
@@ -102,12 +103,15 @@ def make_core(core: CoreChoice, input_size: int, **settings: Any) -> MemoryCore:
         settings: fields of the core's config dataclass that differ from the defaults.
 
     Raises:
-        ValueError: unknown name, or a setting with a value that is not allowed.
+        ValueError: unknown name, a setting with a value that is not allowed, or more parameters than there is
+            memory for.
         TypeError: unknown setting, or something that is not a core.
     """
     if not isinstance(input_size, int) or isinstance(input_size, bool) or input_size < 0:
         raise ValueError(f"input_size must be a whole number that is not negative, got {input_size!r}.")
     core_class, config = core_config(core, **settings)
+    chosen = {name: getattr(config, name) for name in core_settings(core)}
+    check_core_fits(core_name(core), core_class, input_size, config, chosen)
     return core_class(input_size, config)
 
 

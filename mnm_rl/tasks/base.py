@@ -108,6 +108,17 @@ class Task(ABC):
         del errors
 
     @property
+    def least_steps(self) -> int:
+        """T of its shortest training batch, as far as that is known before there is one."""
+        return 1
+
+    @property
+    def bytes_per_step(self) -> int:
+        """What a batch holds for each step of a sequence: its input, target, and number of the answer."""
+        features = self.input_features or 0
+        return 8 * 3 if self.input_symbols is not None else 4 * (features + self.output_size) + 8
+
+    @property
     def notes(self) -> Sequence[str]:
         """What every log and table must say about the data, such as that parts are synthetic."""
         return ()

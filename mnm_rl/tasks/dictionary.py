@@ -54,6 +54,12 @@ class DictionaryTask(GeneratedTask):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
 
     @property
+    def least_steps(self) -> int:
+        """See :class:`mnm_rl.tasks.base.Task`."""
+        sizes = (*self.smaller_sizes, (self.support_size, self.length))
+        return min((k + 1) * (2 * length + 2) for k, length in sizes)
+
+    @property
     def symbol_names(self) -> tuple[str, ...]:
         """See :class:`mnm_rl.tasks.base.Task`."""
         return NAMES

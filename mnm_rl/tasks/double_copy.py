@@ -36,6 +36,11 @@ class DoubleCopyTask(GeneratedTask):
             raise ValueError(f"length must be at least 1, got {self.length}.")
 
     @property
+    def least_steps(self) -> int:
+        """See :class:`mnm_rl.tasks.base.Task`."""
+        return 3 * self.length + 1
+
+    @property
     def symbol_names(self) -> tuple[str, ...]:
         """See :class:`mnm_rl.tasks.base.Task`."""
         return NAMES

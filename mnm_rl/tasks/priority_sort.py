@@ -43,6 +43,11 @@ class PrioritySortTask(GeneratedTask):
                 f"predicted must be from 1 to the number of vectors, {self.vectors}, got {self.predicted}."
             )
 
+    @property
+    def least_steps(self) -> int:
+        """See :class:`mnm_rl.tasks.base.Task`."""
+        return self.vectors + 1 + self.predicted
+
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
         """Draw episodes."""
         n, m = self.vectors, self.predicted

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mnm_rl.training.stopping import noticed_interrupts
 from mnm_rl.updates import NonFiniteError
 
 MEMORY_SIGNS = ("out of memory", "not enough memory", "can't allocate memory", "invalid buffer size")
@@ -26,9 +27,20 @@ def one_sentence_errors(program: str) -> Iterator[None]:
         program: its name, which begins the sentence, unless it was called as ``mnm-rl NAME``.
     """
     program = sys.argv[0] if _is_installed_command() else program
+    with noticed_interrupts() as interrupted, _said_in_one_sentence(program):
+        try:
+            yield
+        except Exception as error:
+            if interrupted():
+                raise KeyboardInterrupt from error
+            raise
+        sys.stdout.flush()
+
+
+@contextmanager
+def _said_in_one_sentence(program: str) -> Iterator[None]:
     try:
         yield
-        sys.stdout.flush()
     except BrokenPipeError:
         # Python flushes once more at exit, where nobody could catch the error.
         os.dup2(os.open(Path(os.devnull), os.O_WRONLY), sys.stdout.fileno())

@@ -149,6 +149,8 @@ def read_kind(run: Path, trusted: bool = False) -> tuple[RunKind, dict[str, Any]
     """
     if not run.exists():
         raise ValueError(f"There is no run at {run}.")
+    if not run.is_dir() and not (run.parent / CONFIG_FILE).exists():
+        raise ValueError(f"{run} is neither the folder of a run nor a file in one.")
     document = read_run(run_directory(run))
     if document["kind"] not in RUN_KINDS:
         known = ", ".join(RUN_KINDS)

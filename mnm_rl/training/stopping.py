@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 AT_ONCE_AFTER = 1.0
 """Tools such as timeout send their signal twice, to the process and to its group; a person takes longer."""
@@ -27,3 +29,29 @@ def stop_on_signals(request: Callable[[], None]) -> None:
     for number in SIGNALS:
         if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, stop)
+
+
+@contextmanager
+def noticed_interrupts() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C raises KeyboardInterrupt as ever, and is remembered.
+
+    An interrupt may come out as another error: Python 3.11 turns it into a SystemError where it is parsing,
+    libraries turn whatever happens in their callbacks into errors of their own.
+
+    Yields:
+        Tells whether there was one.
+    """
+    seen: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield lambda: bool(seen)
+    finally:
+        if in_main_thread and signal.getsignal(signal.SIGINT) is interrupt:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mnm_rl.agents.a2c import RecurrentA2C
 from mnm_rl.analysis import Trace
 from mnm_rl.envs import MazeRules, MazeVecEnv
+from mnm_rl.sizes import check_fits
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,11 @@ def watch_episodes(agent: RecurrentA2C, env: MazeVecEnv, deterministic: bool = F
         agent: what plays.
         env: where; begins new episodes.
         deterministic: most likely actions instead of drawn ones.
+
+    Raises:
+        ValueError: there is not enough memory for what is recorded.
     """
+    _check_trace_fits(agent, env)
     observation: Any = env.reset()
     state, starts = None, np.ones(env.num_envs, dtype=bool)
     goals = env.mazes.goal.copy()
@@ -93,6 +98,12 @@ def watch_episodes(agent: RecurrentA2C, env: MazeVecEnv, deterministic: bool = F
         values,
         trace,
     )
+
+
+def _check_trace_fits(agent: RecurrentA2C, env: MazeVecEnv) -> None:
+    """At least the core's outputs are kept, of every step of every maze."""
+    steps = env.num_envs * env.mazes.rules.horizon
+    check_fits(4 * steps * agent.policy.core.output_size, f"the trace of {env.num_envs} episodes")
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from mnm_rl.agents.a2c import RecurrentA2C
 from mnm_rl.agents.checkpoint import env_state, set_random_state
 from mnm_rl.training.folder import AGENT, check_changes, open_run
+from mnm_rl.training.options import plain
 from mnm_rl.training.rl.config import CHANGEABLE, A2CConfig, config_from_dict, config_to_dict
 
 
@@ -65,7 +66,31 @@ def read_agent(run: Path, config: A2CConfig, device: str = "cpu", trusted: bool 
     Raises:
         ValueError: the checkpoint is missing, damaged, of another core, or holds what only a trusted one may.
     """
-    return RecurrentA2C.load(AGENT.parameters(run), device=device, core=config.core, trusted=trusted)
+    path = AGENT.parameters(run)
+    agent = RecurrentA2C.load(path, device=device, core=config.core, trusted=trusted)
+    _check_core_settings(agent, config, path)
+    return agent
+
+
+def _check_core_settings(agent: RecurrentA2C, config: A2CConfig, path: Path) -> None:
+    for name, wanted in config.all_core_settings().items():
+        found = getattr(agent.policy.core.config, name)
+        if plain({"": found}) != plain({"": wanted}):
+            raise ValueError(
+                f"The checkpoint {path} has a core with {name} {found}, not {wanted} as its config."
+            )
+
+
+def check_same_spaces(agent: RecurrentA2C, env: VecEnv) -> None:
+    """Make sure that an agent can play in an environment.
+
+    Raises:
+        ValueError: it was trained on other observations or actions.
+    """
+    for what in ("observation_space", "action_space"):
+        own, there = getattr(agent, what), getattr(env, what)
+        if own != there:
+            raise ValueError(f"The agent was trained with the {what} {own}; the environment has {there}.")
 
 
 def load_agent(
@@ -91,6 +116,7 @@ def load_agent(
         trusted=trusted,
         **settings,
     )
+    _check_core_settings(agent, config, path)
     if not resumable and agent._run_state is not None:
         set_random_state(agent._run_state["random"])
         env.seed(config.seed + agent.num_timesteps)
@@ -118,6 +144,8 @@ def changed_config(directory: Path, saved: A2CConfig, wanted: A2CConfig) -> A2CC
         ValueError: something else differs, too.
     """
     check_changes(directory, config_to_dict(saved), config_to_dict(wanted), CHANGEABLE)
+    if wanted.timesteps != saved.timesteps and wanted.episodes != saved.episodes:
+        raise ValueError("Give either episodes or timesteps, not both.")
     if wanted.timesteps != saved.timesteps:
         wanted = dataclasses.replace(wanted, episodes=None)
     elif wanted.episodes != saved.episodes:

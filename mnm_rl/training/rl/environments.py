@@ -17,9 +17,13 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from mnm_rl.envs import MazeRules, MazeVecEnv
+from mnm_rl.sizes import check_fits
 from mnm_rl.training.options import parse_json_object
 
 MAZE_ID = re.compile(r"^(?:mnm_rl:)?MNMMaze-(\d+)x(\d+)$")
+
+ENV_BYTES, PROCESS_BYTES = 1000, 10 * 2**20
+"""What an environment in its wrappers, or a process with one, needs at least."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class EnvConfig:
     def check_environment(self) -> None:
         """Raise a ValueError for options that the environment cannot have; cheap, nothing is built."""
         parse_json_object(self.env_kwargs, "env_kwargs")
+        if self.env.count(":") > 1 or not all(part.strip() for part in self.env.split(":")):
+            raise ValueError(f"env must be an id of Gymnasium's or module:id, got {self.env!r}.")
         _indices(self.drop_observations)
         if is_maze(self.env):
             maze_rules(self)
@@ -89,6 +95,7 @@ def make_env(config: EnvConfig, n_envs: int) -> VecEnv:
     """
     if is_maze(config.env):
         return MazeVecEnv(n_envs, **maze_arguments(config), render_mode="rgb_array")
+    check_fits(n_envs * (PROCESS_BYTES if config.subprocesses else ENV_BYTES), f"n_envs {n_envs}")
     if config.env.startswith(("MiniGrid-", "BabyAI-")):
         importlib.import_module("minigrid")
     try:
@@ -180,9 +187,9 @@ class DropObservations(gymnasium.ObservationWrapper):
 
 def _indices(text: str) -> list[int]:
     try:
-        indices = [int(part) for part in text.split(",") if part.strip()]
+        indices = [int(part) for part in text.split(",")] if text.strip() else []
     except ValueError as error:
         raise ValueError(f"drop_observations must be whole numbers such as 1,3, got {text!r}.") from error
-    if any(index < 0 for index in indices):
-        raise ValueError(f"drop_observations must not be negative, got {text!r}.")
+    if any(index < 0 for index in indices) or len(set(indices)) < len(indices):
+        raise ValueError(f"drop_observations must be different and not negative, got {text!r}.")
     return indices

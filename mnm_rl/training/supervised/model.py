@@ -11,8 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from mnm_rl.cores import make_core
+from mnm_rl.sizes import check_fits
 from mnm_rl.tasks import Task
 from mnm_rl.training.supervised.packing import make_packing
+
+EVALUATION_BATCH = 250
+"""Sequences of a held-out set that are looked at together."""
 
 
 class SequenceModel(nn.Module):
@@ -53,6 +57,32 @@ class SequenceModel(nn.Module):
             return self.head(output.outputs), output.meta_loss, output.trace
         output = self.core(self.encoder(packing.pack(inputs)), resets=packing.resets)
         return packing.unpack(self.head(output.outputs)), packing.unpack(output.meta_loss), None
+
+
+def check_model_fits(
+    task: Task, core: str, embedding_size: int, settings: dict[str, Any], batch_size: int
+) -> None:
+    """Make sure that a model and its largest batch, at least, can be held in memory; little is built.
+
+    Args:
+        task: as in :class:`SequenceModel`.
+        core: as there.
+        embedding_size: as there.
+        settings: as there.
+        batch_size: ``B``.
+
+    Raises:
+        ValueError: they cannot; or as :func:`mnm_rl.cores.make_core`.
+    """
+    wide = task.input_symbols or task.input_features or 0
+    check_fits(4 * wide * embedding_size, f"a first layer with embedding_size {embedding_size}")
+    with torch.device("meta"):
+        output_size = make_core(core, embedding_size, **settings).output_size
+    # Of every step, back-propagation needs what went into each layer, and the logits.
+    per_step = task.bytes_per_step + 4 * (embedding_size + output_size + task.output_size)
+    largest = max(batch_size, EVALUATION_BATCH)
+    needed = largest * task.least_steps * per_step
+    check_fits(needed, f"batches of {largest} sequences of {task.least_steps} steps")
 
 
 def count_parameters(module: nn.Module) -> int:
