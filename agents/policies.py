@@ -53,6 +53,8 @@ class SequenceEvaluation(NamedTuple):
     """``sum_a pi(a)^2``, ``[T, B]``; ``None`` for continuous actions."""
     meta_loss: Tensor
     """The core's own loss, ``[T, B]``."""
+    state: Any
+    """Recurrent state after the last step."""
 
 
 class RecurrentActorCriticPolicy(ActorCriticPolicy):
@@ -109,7 +111,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
     ):
         check_foreign_settings("The policy", other, OTHER_POLICIES)
         if use_sde:
-            raise ValueError("State-dependent exploration (use_sde) is not available for recurrent A2C.")
+            raise ValueError("State-dependent exploration (use_sde) is not available for recurrent policies.")
         core_config(core, **(core_kwargs or {}))
         check_extractor(features_extractor_class, observation_space, normalize_images)
         self._observation_starts = first_numbers(observation_space)
@@ -211,6 +213,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             entropy=self.distribution.entropy(parameters),
             concentration=self.distribution.concentration(parameters),
             meta_loss=output.meta_loss,
+            state=output.state,
         )
 
     def predict_values(  # pyright: ignore[reportIncompatibleMethodOverride]

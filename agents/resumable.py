@@ -7,7 +7,7 @@ import pickle
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ ATTRIBUTES = (
 
 
 class ResumableAlgorithm(OnPolicyAlgorithm):
-    """On-policy algorithm for a recurrent policy that makes one update per rollout and can be resumed.
+    """On-policy algorithm for a recurrent policy that learns from whole rollouts and can be resumed.
 
     Attributes:
         core_state: the recurrent state after the last step of the environment.
@@ -51,6 +51,8 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         callback_state: what callbacks want to be saved with the agent, under names of their own.
     """
 
+    algorithm: ClassVar[str | None] = None
+    """Whose files :meth:`load` takes; those of any agent of this package if not given."""
     policy: RecurrentActorCriticPolicy
     core_state: Any
     guard: GuardedOptimizer
@@ -121,11 +123,11 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         source = path
         if not trusted:
             methods = tuple(name for name in dir(cls) if callable(getattr(cls, name)))
-            untrusted = read_untrusted(path, methods, custom_objects)
+            untrusted = read_untrusted(path, methods, custom_objects, cls.algorithm)
             check_core(path, untrusted.policy_kwargs, core, trusted=False)
             source, custom_objects = untrusted.content, untrusted.objects
         else:
-            check_checkpoint(path, core, trusted=True)
+            check_checkpoint(path, core, trusted=True, algorithm=cls.algorithm)
         with nullcontext() if trusted else _one_sentence_errors(path):
             agent = super().load(
                 source, env, device, custom_objects, print_system_info, force_reset=force_reset, **kwargs
