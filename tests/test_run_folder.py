@@ -105,7 +105,7 @@ def test_runs_of_another_or_an_unknown_kind(tmp_path):
         with pytest.raises(ValueError, match=r"is damaged|is not the config of a run"):
             read_run(tmp_path / "run")
     (tmp_path / "run" / "config.json").write_text('{"kind": "poem", "config": {}}')
-    with pytest.raises(ValueError, match="of kind poem; known kinds: supervised, a2c, measurement"):
+    with pytest.raises(ValueError, match="of kind poem; known kinds: supervised, a2c, ppo, measurement"):
         read_kind(tmp_path / "run")
 
 

@@ -31,7 +31,7 @@ from mnm_rl.tasks.babi.options import BabiOptions
 from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.devices import set_up_torch
 from mnm_rl.training.files import atomic_write, check_writable_directory
-from mnm_rl.training.folder import AGENT, SUPERVISED, read_kind
+from mnm_rl.training.folder import AGENTS, SUPERVISED, read_kind
 from mnm_rl.training.supervised.config import SupervisedConfig, config_from_dict
 from mnm_rl.training.supervised.evaluation import load_run
 from mnm_rl.training.supervised.model import SequenceModel
@@ -81,7 +81,7 @@ def main(args: Args) -> None:
     """Find out what kind of run it is."""
     set_up_torch("cpu", args.threads)
     kind, values = read_kind(args.run, args.trusted)
-    if kind is AGENT:
+    if kind in AGENTS:
         analyze_maze(args)
     elif kind is SUPERVISED:
         analyze_supervised(args, values)

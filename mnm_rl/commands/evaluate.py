@@ -15,7 +15,7 @@ import tyro
 from PIL import Image
 from stable_baselines3.common.utils import set_random_seed
 
-from mnm_rl.agents import RecurrentA2C
+from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from mnm_rl.analysis.maze.film import check_filmable, draw_maze_episode, film_episode, save_animation
 from mnm_rl.commands.parsing import parse_all
 from mnm_rl.envs import MazeVecEnv, reference_scores
@@ -23,10 +23,10 @@ from mnm_rl.envs.players import EpisodeScores
 from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.devices import set_up_torch
 from mnm_rl.training.files import atomic_write, check_output_file
-from mnm_rl.training.folder import AGENT, SUPERVISED, read_kind
+from mnm_rl.training.folder import AGENTS, SUPERVISED, RunKind, read_kind
 from mnm_rl.training.options import check_seed
-from mnm_rl.training.rl.agent import read_agent
-from mnm_rl.training.rl.config import A2CConfig, config_from_dict
+from mnm_rl.training.rl.agent import read_agent, updates_made
+from mnm_rl.training.rl.config import AgentConfig, config_from_dict
 from mnm_rl.training.rl.display import EpisodeCounter
 from mnm_rl.training.rl.environments import is_maze, make_env, maze_arguments, maze_rules
 from mnm_rl.training.rl.evaluation import Score, evaluate_agent
@@ -72,15 +72,15 @@ def main(args: Args) -> None:
     """Find out what kind of run it is."""
     set_up_torch(args.device, args.threads)
     kind, values = read_kind(args.run, args.trusted)
-    if kind is AGENT:
-        evaluate_a2c(args, values)
+    if kind in AGENTS:
+        evaluate_trained_agent(args, kind, values)
     elif kind is SUPERVISED:
         evaluate_supervised(args)
     else:
         raise ValueError(f"{args.run} is a run of kind {kind.name}; there is nothing to evaluate.")
 
 
-def evaluate_a2c(args: Args, values: dict[str, Any]) -> None:
+def evaluate_trained_agent(args: Args, kind: RunKind, values: dict[str, Any]) -> None:
     """Mean episode reward, stochastic and deterministic, beside the reference players."""
     for name, meant_for in (("instance", "dictionary inference"), ("data", "bAbI")):
         if getattr(args, name) is not None:
@@ -91,16 +91,16 @@ def evaluate_a2c(args: Args, values: dict[str, Any]) -> None:
     for name, value, least in (("episodes", args.episodes, 2), ("picture_steps", steps, 1)):
         if value is not None and value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}.")
-    config = config_from_dict(values)
+    config = config_from_dict(values, kind)
     _check_pictures(args, config, steps)
-    path = AGENT.parameters(args.run)
+    path = kind.parameters(args.run)
     agent = read_agent(args.run, config, args.device, args.trusted)
     if args.video is not None:
         env = make_env(config, 1)
         check_filmable(env)
         env.close()
     episodes = args.episodes or _affordable_episodes(agent, config, seed)
-    print(f"{config.env}, {config.core}, {path}, {agent._n_updates} updates, {episodes} episodes each")
+    print(f"{config.env}, {config.core}, {path}, {updates_made(agent)} updates, {episodes} episodes each")
     maze_columns = "   first find  never  reward per step after it" if is_maze(config.env) else ""
     print(f"{'':22}reward  95% confidence{maze_columns}")
     for name, deterministic in (("agent, stochastic", False), ("agent, deterministic", True)):
@@ -119,7 +119,7 @@ def evaluate_a2c(args: Args, values: dict[str, Any]) -> None:
         _draw(agent, config, args.picture, seed, steps)
 
 
-def _affordable_episodes(agent: RecurrentA2C, config: A2CConfig, seed: int) -> int:
+def _affordable_episodes(agent: RecurrentOnPolicyAlgorithm, config: AgentConfig, seed: int) -> int:
     """As many as are played in about a minute, by the time that a few take."""
     if is_maze(config.env):
         return EPISODES
@@ -160,7 +160,7 @@ def _seed(env: Any, seed: int) -> None:
     env.seed(seed)
 
 
-def _check_pictures(args: Args, config: A2CConfig, steps: int) -> None:
+def _check_pictures(args: Args, config: AgentConfig, steps: int) -> None:
     """Before anything is played: that what is to be drawn can be drawn and written."""
     if args.video is not None:
         check_output_file(args.video, (".gif",))
@@ -177,7 +177,7 @@ def _check_pictures(args: Args, config: A2CConfig, steps: int) -> None:
     check_output_file(args.picture, (".png", ".gif", ".jpg"))
 
 
-def _draw(agent: RecurrentA2C, config: A2CConfig, path: Path, seed: int, steps: int) -> None:
+def _draw(agent: RecurrentOnPolicyAlgorithm, config: AgentConfig, path: Path, seed: int, steps: int) -> None:
     env = make_env(config, 1)
     assert isinstance(env, MazeVecEnv)
     _seed(env, seed)
@@ -186,7 +186,7 @@ def _draw(agent: RecurrentA2C, config: A2CConfig, path: Path, seed: int, steps: 
     print(f"The first {steps} steps of an episode: {path}")
 
 
-def _film(agent: RecurrentA2C, config: A2CConfig, path: Path, seed: int) -> None:
+def _film(agent: RecurrentOnPolicyAlgorithm, config: AgentConfig, path: Path, seed: int) -> None:
     env = make_env(config, 1)
     _seed(env, seed)
     frames = film_episode(agent, env)

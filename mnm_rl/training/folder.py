@@ -24,7 +24,7 @@ import platform
 import re
 import zipfile
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -90,8 +90,11 @@ SUPERVISED = RunKind(
     "supervised", "valid.csv", "iteration", "checkpoint.pt", best="best.pt", other_curves=("train.csv",)
 )
 AGENT = RunKind("a2c", "progress.csv", "episodes", "checkpoint.zip")
+PPO_AGENT = replace(AGENT, name="ppo")
+AGENTS = (AGENT, PPO_AGENT)
+"""Runs of reinforcement learning; the same files, whatever the algorithm."""
 MEASUREMENT = RunKind("measurement", "measurement.csv", "round", None)
-RUN_KINDS = {kind.name: kind for kind in (SUPERVISED, AGENT, MEASUREMENT)}
+RUN_KINDS = {kind.name: kind for kind in (SUPERVISED, *AGENTS, MEASUREMENT)}
 
 
 def run_directory(run: Path) -> Path:

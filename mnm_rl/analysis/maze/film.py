@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from stable_baselines3.common.vec_env import VecEnv
 
-from mnm_rl.agents.a2c import RecurrentA2C
+from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from mnm_rl.envs import MazeVecEnv, render_frame
 from mnm_rl.training.files import atomic_write
 
@@ -34,7 +34,9 @@ def check_filmable(env: VecEnv) -> None:
     _frame(env, [])
 
 
-def film_episode(agent: RecurrentA2C, env: VecEnv, deterministic: bool = False) -> list[NDArray[np.uint8]]:
+def film_episode(
+    agent: RecurrentOnPolicyAlgorithm, env: VecEnv, deterministic: bool = False
+) -> list[NDArray[np.uint8]]:
     """Pictures of one episode in an environment with a single copy.
 
     Raises:
@@ -50,7 +52,7 @@ def film_episode(agent: RecurrentA2C, env: VecEnv, deterministic: bool = False) 
     return frames
 
 
-def draw_maze_episode(agent: RecurrentA2C, env: MazeVecEnv, steps: int) -> NDArray[np.uint8]:
+def draw_maze_episode(agent: RecurrentOnPolicyAlgorithm, env: MazeVecEnv, steps: int) -> NDArray[np.uint8]:
     """The maze with the whole path of an episode's first steps, in an environment with a single copy."""
     observation: Any = env.reset()
     state, starts, path = None, np.ones(1, dtype=bool), [int(env.mazes.cell[0])]

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from stable_baselines3.common.utils import set_random_seed
 
-from mnm_rl.agents.a2c import RecurrentA2C
+from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from mnm_rl.analysis.maze.episode_figure import EpisodeFigure
 from mnm_rl.analysis.maze.episodes import MazeEpisodes, watch_episodes
 from mnm_rl.analysis.maze.figures import draw_goal_similarity, draw_paths
@@ -16,10 +16,10 @@ from mnm_rl.analysis.maze.film import save_animation
 from mnm_rl.analysis.maze.numbers import describe_finds, describe_similarities
 from mnm_rl.envs import MazeVecEnv
 from mnm_rl.training.files import atomic_write, check_writable_directory
-from mnm_rl.training.folder import AGENT, read_kind
+from mnm_rl.training.folder import AGENTS, read_kind
 from mnm_rl.training.options import check_seed
 from mnm_rl.training.rl.agent import check_same_spaces, make_agent, read_agent
-from mnm_rl.training.rl.config import A2CConfig, config_from_dict
+from mnm_rl.training.rl.config import AgentConfig, config_from_dict
 from mnm_rl.training.rl.environments import is_maze, make_env
 
 FRAMES_PER_SECOND = 8
@@ -67,7 +67,7 @@ def analyze_agent(
     median = int(np.argsort(trained.returns)[episodes // 2])
     episode = trained.only(median)
     # Maze number n of a batch is the single maze whose seed is larger by n.
-    untrained = _watch(make_agent(config, make_env(config, 1), device), config, seed + median, 1)
+    untrained = _watch(make_agent(config, make_env(config, config.n_envs), device), config, seed + median, 1)
     played = agent.num_timesteps // trained.rules.horizon
     shown = _draw_episode(episode, out)
     shown |= _draw_paths({"untrained": untrained, f"after {played:,} episodes": episode}, out)
@@ -76,18 +76,19 @@ def analyze_agent(
     return shown | _write_numbers(trained, out)
 
 
-def _read_config(run: Path, trusted: bool) -> A2CConfig:
+def _read_config(run: Path, trusted: bool) -> AgentConfig:
     """The config of a run in the maze."""
     kind, values = read_kind(run, trusted)
-    if kind is not AGENT:
-        raise ValueError(f"{run} is a run of kind {kind.name}, not of an agent ({AGENT.name}).")
-    config = config_from_dict(values)
+    if kind not in AGENTS:
+        agents = ", ".join(each.name for each in AGENTS)
+        raise ValueError(f"{run} is a run of kind {kind.name}, not of an agent ({agents}).")
+    config = config_from_dict(values, kind)
     if not is_maze(config.env):
         raise ValueError(f"Only agents in the maze (MNMMaze-9x9) can be watched; {run} plays {config.env}.")
     return config
 
 
-def _watch(agent: RecurrentA2C, config: A2CConfig, seed: int, episodes: int) -> MazeEpisodes:
+def _watch(agent: RecurrentOnPolicyAlgorithm, config: AgentConfig, seed: int, episodes: int) -> MazeEpisodes:
     env = make_env(config, episodes)
     assert isinstance(env, MazeVecEnv)
     check_same_spaces(agent, env)

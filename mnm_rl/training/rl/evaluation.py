@@ -9,7 +9,7 @@ import numpy as np
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv
 
-from mnm_rl.agents.a2c import RecurrentA2C
+from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from mnm_rl.envs import MazeVecEnv
 from mnm_rl.envs.phases import Phases, episode_phases
 from mnm_rl.sizes import check_fits
@@ -31,7 +31,7 @@ class Score(NamedTuple):
 
 
 def evaluate_agent(
-    agent: RecurrentA2C,
+    agent: RecurrentOnPolicyAlgorithm,
     env: VecEnv,
     episodes: int,
     deterministic: bool,
