@@ -1,8 +1,8 @@
-"""An LSTM and a GRU over a whole sequence with resets inside it, as one operation in C++ (``cpp/recurrent.h``).
+"""An LSTM and a GRU over whole sequences with resets inside, one operation in C++ each (``cpp/recurrent.h``).
 
-torch's own layers know nothing of resets: whoever uses them has to cut the sequence wherever an episode of any
-example starts. Here only the product with the hidden state is made step by step; the products with the inputs
-are one before the loop, and the gradients of the weights one after it.
+torch's own layers know nothing of resets: whoever uses them has to cut the sequence wherever an episode of
+any example starts. Here only the product with the hidden state is made step by step; the products with the
+inputs come before the loop, and the gradients of the weights after it, many steps at a time.
 
 :func:`plain` is the same in plain torch, step by step: what the operation is tested against, and its second
 derivative.
@@ -81,15 +81,15 @@ def compiles() -> bool:
 def fits(*tensors: Tensor) -> bool:
     """Whether the operation takes these, and nothing is going on that would not see what it does.
 
-    They must be ordinary tensors on the CPU, all float32 or all float64. Transforms of ``torch.func``, forward
-    mode differentiation, tracing, export and dispatch modes do not see into it.
+    They must be ordinary tensors on the CPU, all float32 or all float64. Transforms of ``torch.func``,
+    forward-mode differentiation, tracing, export and dispatch modes do not see into it.
     """
     dtype = tensors[0].dtype
     return (
         dtype in cpu.DTYPES
         and all(_is_ordinary(tensor) and tensor.dtype == dtype for tensor in tensors)
         and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
+        and not torch._C._is_tracing()
         and not torch._C._are_functorch_transforms_active()
         and torch._C._len_torch_dispatch_stack() == 0
         and forward_ad._current_level < 0
@@ -115,8 +115,8 @@ def scan(
         inputs: ``[T, B, I]``, float32 or float64, on the CPU.
         parameters: the weights.
         state: the state before the first step.
-        resets: boolean ``[T, B]``; where true, the state before the step is ``initial``, and no gradient flows
-            to the step before.
+        resets: boolean ``[T, B]``; where true, the state before the step is ``initial``, and no gradient
+            flows to the step before.
         initial: the state at the start of an episode; zeros if it is empty.
 
     Raises:
@@ -124,14 +124,12 @@ def scan(
         BuildError: the operation cannot be compiled.
     """
     resets = None if resets is None else resets.contiguous()
-    trained = _Trained(
-        inputs.contiguous(), _contiguous(parameters), _contiguous(state), _contiguous(initial)
-    )
+    trained = _Trained(inputs.contiguous(), _contiguous(parameters), _contiguous(state), _contiguous(initial))
     row = trained.row()
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in row):
         outputs, *final = _Scan.apply(kind, resets, *row)
     else:
-        outputs, final, _ = _operator(kind, "forward")(*_arguments(resets, trained))
+        outputs, final, _ = _operator(kind, "forward")(*_arguments(resets, trained), False)
     return RecurrentResult(outputs, tuple(final))
 
 
@@ -176,7 +174,8 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, kind: Kind, resets: Tensor | None, *row: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore
-        outputs, final, saved = _operator(kind, "forward")(*_arguments(resets, _Trained.from_row(kind, row)))
+        trained = _Trained.from_row(kind, row)
+        outputs, final, saved = _operator(kind, "forward")(*_arguments(resets, trained), True)
         ctx.kind, ctx.resets, ctx.given = kind, resets, len(row)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*row, outputs, *saved)

@@ -3,9 +3,10 @@
 // Dimensions: T time, B batch, I input size, D hidden size, K gates of the weights (LSTM 4, GRU 3). Weights are
 // those of torch.nn.LSTM and torch.nn.GRU: weight_ih [K D, I], weight_hh [K D, D], bias_ih, bias_hh [K D].
 //
-// The products with the inputs are one product before the loop, the gradients of the weights one after it; in
-// the loop only the product with the hidden state is left, for a block of sequences at a time. Where an episode
-// starts, the state before the step is the initial one, and gradients go to that instead of the step before.
+// A chunk of steps at a time, whose gates fit a second-level cache: the products with its inputs are one product
+// before its loop, the gradients of the weights one after it, and in the loop only the product with the hidden
+// state is left, for a block of sequences at a time. Where an episode starts, the state before the step is the
+// initial one, and gradients go to that instead of the step before.
 #pragma once
 
 #include "arguments.h"
@@ -16,6 +17,7 @@
 namespace mnm {
 
 constexpr int64_t kFewRecurrentSteps = 8;  // for fewer, packing the weights does not pay
+constexpr int64_t kChunkBytes = int64_t(1) << 18, kLeastChunkRows = 256;  // else products are too small
 
 // What both passes take, checked.
 template <typename Cell>
@@ -57,15 +59,24 @@ struct RecurrentArguments {
   at::ScalarType type() const { return inputs.scalar_type(); }
   std::vector<Shape> state_shapes() const { return std::vector<Shape>(Cell::kStates, {B, D}); }
 
-  // What the forward pass leaves: gates and, of the LSTM, cells.
-  std::vector<Shape> saved_shapes() const {
-    std::vector<Shape> shapes{{T, B, 4 * D}};
+  // Steps of a chunk.
+  int64_t chunk() const {
+    const int64_t step = std::max<int64_t>(1, B * 4 * D * inputs.element_size());
+    const int64_t least = kLeastChunkRows / std::max<int64_t>(1, B) + 1;
+    return std::min(T, std::max(least, kChunkBytes / step));
+  }
+
+  // What the forward pass leaves: gates, of all steps or of one chunk, and, of the LSTM, cells.
+  std::vector<Shape> saved_shapes(bool save = true) const {
+    std::vector<Shape> shapes{{save ? T : chunk(), B, 4 * D}};
     if (Cell::kStates == 2) shapes.push_back({T, B, D});
     return shapes;
   }
 
-  // Inputs, gates, hidden states and the like of all steps as the rows of one matrix.
-  Tensor rows_of(const Tensor& steps) const { return steps.view({T * B, steps.size(2)}); }
+  // Inputs, gates and the like of some steps as the rows of one matrix.
+  static Tensor rows_of(const Tensor& steps, int64_t begin, int64_t count) {
+    return steps.narrow(0, begin, count).view({count * steps.size(1), steps.size(2)});
+  }
   // Of a row of gates what depends on the inputs, and what depends on the hidden state.
   Tensor input_part(const Tensor& rows) const { return rows.narrow(1, 0, Cell::kGates * D); }
   Tensor hidden_part(const Tensor& rows) const { return rows.narrow(1, hidden_part_at(), Cell::kGates * D); }
@@ -86,6 +97,7 @@ struct RecurrentArguments {
 template <typename S, typename Cell>
 struct RecurrentLoop {
   int64_t T, B, D, hidden_part_at;
+  int64_t depth;       // steps that there is room for in the gates: all, or those of one chunk
   const bool* resets;  // [T, B], or null if there are none
   const S *state_hidden, *state_cell, *initial_hidden, *initial_cell;
   S *gates, *cells, *outputs;
@@ -97,6 +109,7 @@ struct RecurrentLoop {
         B(given.B),
         D(given.D),
         hidden_part_at(given.hidden_part_at()),
+        depth(saved[0].size(0)),
         resets(given.resets ? given.resets->template const_data_ptr<bool>() : nullptr),
         state_hidden(field(given.state, kHidden)),
         state_cell(field(given.state, kCell)),
@@ -128,10 +141,12 @@ struct RecurrentLoop {
     return cells ? before(cells, state_cell, initial_cell, t, b) : nullptr;
   }
 
+  S* gates_of(int64_t t, int64_t b) const { return gates + (t % depth * B + b) * 4 * D; }
+
   Step<S> step(int64_t t, int64_t b) const {
     const int64_t row = t * B + b;
     return {
-        gates + row * 4 * D, hidden_before(t, b), cell_before(t, b), outputs + row * D,
+        gates_of(t, b), hidden_before(t, b), cell_before(t, b), outputs + row * D,
         cells ? cells + row * D : nullptr};
   }
 };
@@ -141,19 +156,24 @@ Matrix<S> loop_matrix(const Tensor& w, int64_t steps) {
   return steps < kFewRecurrentSteps ? Matrix<S>(w) : Matrix<S>(w, Matrix<S>::pack(w));
 }
 
-// Sequences [begin, end) through time.
+// Steps of a chunk, or sequences of a block.
+struct Span {
+  int64_t begin, end;
+  int64_t count() const { return end - begin; }
+};
+
+// Some sequences through some steps.
 template <typename S, typename Cell>
-void forward_block(const RecurrentLoop<S, Cell>& loop, const Matrix<S>& recurrent, int64_t begin, int64_t end) {
-  const int64_t D = loop.D, n = end - begin;
+void forward_block(const RecurrentLoop<S, Cell>& loop, const Matrix<S>& recurrent, Span steps, Span sequences) {
+  const int64_t D = loop.D, begin = sequences.begin, end = sequences.end, n = sequences.count();
   Buffer<S> chosen(n * D);
-  for (int64_t t = 0; t < loop.T; ++t) {
+  for (int64_t t = steps.begin; t < steps.end; ++t) {
     const S* hidden = loop.before(loop.outputs, loop.state_hidden, nullptr, t, begin);
     if (loop.is_any_reset(t, begin, end)) {
       for (int64_t b = 0; b < n; ++b) copy_row(loop.hidden_before(t, begin + b), D, chosen.data() + b * D);
       hidden = chosen.data();
     }
-    S* gates = loop.gates + (t * loop.B + begin) * 4 * D;
-    recurrent.multiply({hidden, D}, {gates + loop.hidden_part_at, 4 * D}, n, true);
+    recurrent.multiply({hidden, D}, {loop.gates_of(t, begin) + loop.hidden_part_at, 4 * D}, n, true);
     for (int64_t b = begin; b < end; ++b) Cell::forward(loop.step(t, b), D);
   }
 }
@@ -161,9 +181,9 @@ void forward_block(const RecurrentLoop<S, Cell>& loop, const Matrix<S>& recurren
 template <typename S>
 struct RecurrentGradients {
   const S* outputs;
-  S *sums, *previous;             // of the rows of gates; hidden states before each step (no gradient)
-  S *state_hidden, *state_cell;   // of the state after a step, while going back; at last of that before all
-  S *initial_hidden, *initial_cell;  // null if they are not needed
+  S *sums, *previous;           // of the gates of a chunk; the hidden states before its steps (no gradient)
+  S *state_hidden, *state_cell;  // of the state after a step, while going back; at last of that before all
+  S *initial_hidden, *initial_cell;  // null if they are zero
 };
 
 // No gradient goes across the start of an episode: it goes to the initial state.
@@ -173,25 +193,24 @@ void cross_reset(S* state, S* initial, int64_t D) {
   std::fill_n(state, D, S(0));
 }
 
-// Sequences [begin, end) back through time.
+// Some sequences back through the steps of a chunk.
 template <typename S, typename Cell>
 void backward_block(
-    const RecurrentLoop<S, Cell>& loop, const Matrix<S>& recurrent, const RecurrentGradients<S>& d,
-    int64_t begin, int64_t end) {
-  const int64_t D = loop.D;
+    const RecurrentLoop<S, Cell>& loop, const Matrix<S>& recurrent, const RecurrentGradients<S>& d, Span steps,
+    Span sequences) {
+  const int64_t D = loop.D, begin = sequences.begin, end = sequences.end;
   const auto row_of = [&](S* rows, int64_t b) { return rows ? rows + b * D : nullptr; };
-  for (int64_t t = loop.T - 1; t >= 0; --t) {
+  for (int64_t t = steps.end - 1; t >= steps.begin; --t) {
+    const int64_t first_row = (t - steps.begin) * loop.B;
     for (int64_t b = begin; b < end; ++b) {
-      const int64_t row = t * loop.B + b;
       const Step<S> step = loop.step(t, b);
-      copy_row(step.hidden_before, D, d.previous + row * D);
-      Cell::backward(
-          step,
-          StepGradient<S>{
-              d.outputs + row * D, d.sums + row * 4 * D, row_of(d.state_hidden, b), row_of(d.state_cell, b)},
-          D);
+      copy_row(step.hidden_before, D, d.previous + (first_row + b) * D);
+      const StepGradient<S> d_step{
+          d.outputs + (t * loop.B + b) * D, d.sums + (first_row + b) * 4 * D, row_of(d.state_hidden, b),
+          row_of(d.state_cell, b)};
+      Cell::backward(step, d_step, D);
     }
-    const S* sums = d.sums + (t * loop.B + begin) * 4 * D + loop.hidden_part_at;
+    const S* sums = d.sums + (first_row + begin) * 4 * D + loop.hidden_part_at;
     recurrent.multiply({sums, 4 * D}, {d.state_hidden + begin * D, D}, end - begin, true);
     for (int64_t b = begin; b < end; ++b) {
       if (!loop.is_reset(t, b)) continue;
@@ -201,43 +220,60 @@ void backward_block(
   }
 }
 
-// The sums of all gates but for the product with the hidden state.
+// The parameters as the products with the inputs take them; the biases are summed where both are.
 template <typename Cell>
-void project_inputs(const RecurrentArguments<Cell>& given, const Tensor& gates) {
-  const int64_t D = given.D;
-  const Tensor& hidden_bias = given.parameters[kBiasH];
-  Tensor sum = given.to_row_order(given.parameters[kBiasX]).clone();
-  if (Cell::kGates == 4) {
-    sum.add_(hidden_bias);
-  } else {
-    sum.narrow(0, D, 2 * D).add_(hidden_bias.narrow(0, 0, 2 * D));
-    gates.narrow(1, 3 * D, D).copy_(hidden_bias.narrow(0, 2 * D, D).expand({gates.size(0), D}));
+struct InputProduct {
+  Tensor weight, bias, hidden_bias;  // in the order of a row of gates; the last one is the GRU's b_hn
+
+  explicit InputProduct(const RecurrentArguments<Cell>& given)
+      : weight(given.to_row_order(given.parameters[kWeightX])),
+        bias(given.to_row_order(given.parameters[kBiasX]).clone()) {
+    const int64_t D = given.D;
+    const Tensor& other = given.parameters[kBiasH];
+    if (Cell::kGates == 4) {
+      bias.add_(other);
+    } else {
+      bias.narrow(0, D, 2 * D).add_(other.narrow(0, 0, 2 * D));
+      hidden_bias = other.narrow(0, 2 * D, D);
+    }
   }
-  Tensor projected = given.input_part(gates);
-  at::addmm_out(projected, sum, given.rows_of(given.inputs),
-      given.to_row_order(given.parameters[kWeightX]).t());
-}
+
+  // The sums of some rows of gates, all but the product with the hidden state.
+  void run(const RecurrentArguments<Cell>& given, const Tensor& inputs, const Tensor& gates) const {
+    const int64_t D = given.D;
+    if (Cell::kGates == 3) gates.narrow(1, 3 * D, D).copy_(hidden_bias.expand({gates.size(0), D}));
+    Tensor sums = given.input_part(gates);
+    at::addmm_out(sums, bias, inputs, weight.t());
+  }
+};
 
 template <typename S, typename Cell>
 Tensor run_forward(const RecurrentArguments<Cell>& given, const std::vector<Tensor>& saved) {
   const Tensor outputs = at::empty({given.T, given.B, given.D}, given.inputs.options());
-  project_inputs(given, given.rows_of(saved[0]));
+  const InputProduct<Cell> input_product(given);
   const RecurrentLoop<S, Cell> loop(given, saved, outputs);
   const Matrix<S> recurrent = loop_matrix<S>(given.parameters[kWeightH].t(), given.T);
-  for_blocks(given.B, [&](int64_t, int64_t begin, int64_t end) {
-    forward_block(loop, recurrent, begin, end);
-  });
+  const int64_t chunk = given.chunk();
+  for (int64_t t = 0; t < given.T; t += chunk) {
+    const Span steps{t, std::min(given.T, t + chunk)};
+    input_product.run(
+        given, given.rows_of(given.inputs, t, steps.count()),
+        given.rows_of(saved[0], t % loop.depth, steps.count()));
+    for_blocks(given.B, [&](int64_t, int64_t begin, int64_t end) {
+      forward_block(loop, recurrent, steps, {begin, end});
+    });
+  }
   return outputs;
 }
 
 template <typename Cell>
 std::tuple<Tensor, std::vector<Tensor>, std::vector<Tensor>> recurrent_forward(
     const Tensor& inputs, const optional<Tensor>& resets, std::vector<Tensor> parameters,
-    std::vector<Tensor> state, std::vector<Tensor> initial) {
+    std::vector<Tensor> state, std::vector<Tensor> initial, bool save) {
   const RecurrentArguments<Cell> given(
       inputs, resets, std::move(parameters), std::move(state), std::move(initial));
   std::vector<Tensor> saved;
-  for (const Shape& shape : given.saved_shapes()) {
+  for (const Shape& shape : given.saved_shapes(save)) {
     saved.push_back(at::empty(shape, given.inputs.options()));
     prefer_huge_pages(saved.back().data_ptr(), saved.back().nbytes());
   }
@@ -245,6 +281,7 @@ std::tuple<Tensor, std::vector<Tensor>, std::vector<Tensor>> recurrent_forward(
       given.type() == at::kDouble ? run_forward<double>(given, saved) : run_forward<float>(given, saved);
   std::vector<Tensor> last{outputs[given.T - 1].clone()};
   if (Cell::kStates == 2) last.push_back(saved[1][given.T - 1].clone());
+  if (!save) saved.clear();
   return {outputs, std::move(last), std::move(saved)};
 }
 
@@ -261,43 +298,75 @@ struct RecurrentBackwardResult {
   std::vector<Tensor> parameters, state, initial;
 };
 
-// From the gradients of all rows of gates to those of what they are made of.
+// From the gradients of gates, a chunk at a time, to those of the inputs and the parameters.
 template <typename Cell>
-void finish_gradients(
-    const RecurrentArguments<Cell>& given, const RecurrentBackwardArguments& more, const Tensor& d_sums,
-    const Tensor& previous, RecurrentBackwardResult& result) {
-  const Tensor by_inputs = given.input_part(d_sums), by_hidden = given.hidden_part(d_sums);
-  if (more.need_inputs)
-    result.inputs = at::mm(by_inputs, given.to_row_order(given.parameters[kWeightX])).view(given.inputs.sizes());
-  if (!more.need_parameters) return;
-  const Tensor bias = d_sums.sum(0).view({1, -1});
-  result.parameters = {
-      given.from_row_order(at::mm(by_inputs.t(), given.rows_of(given.inputs))), at::mm(by_hidden.t(), previous),
-      given.from_row_order(given.input_part(bias)[0]).clone(), given.hidden_part(bias)[0].clone()};
-}
+class GateGradients {
+ public:
+  GateGradients(const RecurrentArguments<Cell>& given_, bool need_inputs, bool need_parameters) : given(given_) {
+    const auto zeros = [&](at::IntArrayRef shape) { return at::zeros(shape, given.inputs.options()); };
+    if (need_inputs) {
+      inputs = at::empty_like(given.inputs);
+      weight = given.to_row_order(given.parameters[kWeightX]);
+    }
+    if (!need_parameters) return;
+    by_inputs = zeros(given.parameters[kWeightX].sizes());
+    by_hidden = zeros(given.parameters[kWeightH].sizes());
+    bias = zeros({4 * given.D});
+  }
+
+  // `sums` are the gradients of the gates at steps from `begin` on, `previous` the hidden states before these.
+  void add(const Tensor& sums, const Tensor& previous, int64_t begin, int64_t count) {
+    const Tensor from_inputs = given.input_part(sums), from_hidden = given.hidden_part(sums);
+    if (inputs.defined()) add_product(given.rows_of(inputs, begin, count), from_inputs, weight, false);
+    if (!bias.defined()) return;
+    add_product(by_inputs, from_inputs.t(), given.rows_of(given.inputs, begin, count));
+    add_product(by_hidden, from_hidden.t(), previous);
+    bias.add_(sums.sum(0));
+  }
+
+  std::vector<Tensor> parameters() const {
+    if (!bias.defined()) return {};
+    const Tensor row = bias.view({1, -1});
+    const Tensor first = given.from_row_order(given.input_part(row)[0]), second = given.hidden_part(row)[0];
+    return {given.from_row_order(by_inputs), by_hidden, first.clone(), second.clone()};
+  }
+
+  Tensor inputs;  // not defined if it is not needed
+
+ private:
+  const RecurrentArguments<Cell>& given;
+  Tensor weight, by_inputs, by_hidden, bias;  // in the order of a row of gates
+};
 
 template <typename S, typename Cell>
 RecurrentBackwardResult run_backward(
     const RecurrentArguments<Cell>& given, const RecurrentBackwardArguments& more) {
-  const auto options = given.inputs.options();
   RecurrentBackwardResult result;
   for (const Tensor& d : more.d_state) result.state.push_back(d.clone());
   for (const Tensor& like : given.initial) result.initial.push_back(at::zeros_like(like));
-  const Tensor d_sums = at::empty({given.T * given.B, 4 * given.D}, options);
-  const Tensor previous = at::empty({given.T * given.B, given.D}, options);
+  const int64_t chunk = given.chunk();
+  const Tensor d_sums = at::empty({chunk, given.B, 4 * given.D}, given.inputs.options());
+  const Tensor previous = at::empty({chunk, given.B, given.D}, given.inputs.options());
   const auto field = [](std::vector<Tensor>& fields, size_t i) {
     return i < fields.size() ? fields[i].data_ptr<S>() : nullptr;
   };
   const RecurrentGradients<S> d{
-      more.d_outputs.const_data_ptr<S>(), d_sums.data_ptr<S>(),         previous.data_ptr<S>(),
-      field(result.state, kHidden),       field(result.state, kCell),   field(result.initial, kHidden),
+      more.d_outputs.const_data_ptr<S>(), d_sums.data_ptr<S>(),       previous.data_ptr<S>(),
+      field(result.state, kHidden),       field(result.state, kCell), field(result.initial, kHidden),
       field(result.initial, kCell)};
   const RecurrentLoop<S, Cell> loop(given, more.saved, more.outputs);
   const Matrix<S> recurrent = loop_matrix<S>(given.parameters[kWeightH], given.T);
-  for_blocks(given.B, [&](int64_t, int64_t begin, int64_t end) {
-    backward_block(loop, recurrent, d, begin, end);
-  });
-  finish_gradients(given, more, d_sums, previous, result);
+  GateGradients<Cell> gates(given, more.need_inputs, more.need_parameters);
+  for (int64_t end = given.T; end > 0; end -= chunk) {
+    const Span steps{std::max<int64_t>(0, end - chunk), end};
+    for_blocks(given.B, [&](int64_t, int64_t first, int64_t last) {
+      backward_block(loop, recurrent, d, steps, {first, last});
+    });
+    const int64_t count = steps.count();
+    gates.add(given.rows_of(d_sums, 0, count), given.rows_of(previous, 0, count), steps.begin, count);
+  }
+  result.inputs = gates.inputs;
+  result.parameters = gates.parameters();
   return result;
 }
 

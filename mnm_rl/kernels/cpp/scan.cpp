@@ -216,8 +216,8 @@ TORCH_LIBRARY(MNM_LIBRARY, library) {
       mnm::scan_backward);
   library.def("activation(Tensor values, bool is_logistic) -> Tensor", mnm::activation);
   const std::string recurrent_forward =
-      "(Tensor inputs, Tensor? resets, Tensor[] parameters, Tensor[] state, Tensor[] initial) -> "
-      "(Tensor outputs, Tensor[] final_state, Tensor[] saved)";
+      "(Tensor inputs, Tensor? resets, Tensor[] parameters, Tensor[] state, Tensor[] initial, "
+      "bool save) -> (Tensor outputs, Tensor[] final_state, Tensor[] saved)";
   const std::string recurrent_backward =
       "(Tensor inputs, Tensor? resets, Tensor[] parameters, Tensor[] state, Tensor[] initial, "
       "Tensor[] saved, Tensor outputs, Tensor d_outputs, Tensor[] d_state, bool need_inputs, "
