@@ -80,11 +80,12 @@ class _RecurrentCore(MemoryCore[StateT]):
         """See :meth:`MemoryCore.forward`."""
         initial = self.initial_state(inputs.shape[1])
         state = initial if state is None else state
-        if self._operation_fits(inputs, state, initial, resets):
-            result = recurrent.scan(
-                *(self._kind, inputs, recurrent.RecurrentParameters(*self.layer.all_weights[0])),
-                *(tuple(state), resets, () if self._starts_at_zeros() else tuple(initial)),
-            )
+        weights = (
+            recurrent.RecurrentParameters(*self.layer.all_weights[0]) if self._has_plain_layer() else None
+        )
+        fresh = () if self._starts_at_zeros() else tuple(initial)
+        if weights is not None and self._is_faster(resets, inputs, *weights, *state, *fresh):
+            result = recurrent.scan(self._kind, inputs, weights, tuple(state), resets, fresh)
             outputs, state = result.outputs, type(initial)(*result.state)
         else:
             outputs, state = self._run_in_pieces(inputs, state, initial, resets)
@@ -103,22 +104,21 @@ class _RecurrentCore(MemoryCore[StateT]):
             outputs.append(segment)
         return torch.cat(outputs), state
 
-    def _operation_fits(self, inputs: Tensor, state: StateT, initial: StateT, resets: Tensor | None) -> bool:
-        """Whether the operation computes what the layer would, and is the faster one."""
+    def _has_plain_layer(self) -> bool:
+        """Whether the operation computes what the core's layer would: nobody has changed the one or the other."""
         core_class, layer_class = _STANDARD[self._kind]
-        if departure(self, core_class, ("_run",), {"layer": layer_class}) is not None or self._has_options():
+        if departure(self, core_class, ("_run",), {"layer": layer_class}) is not None:
             return False
-        tensors = (inputs, *self.layer.all_weights[0], *state, *initial)
+        layer = self.layer
+        options = (layer.num_layers > 1, layer.bidirectional, layer.batch_first, layer.proj_size)
+        return layer.bias and not any(options)
+
+    def _is_faster(self, resets: Tensor | None, *tensors: Tensor) -> bool:
+        """Whether the operation is there for these, and faster than the layer."""
         is_trained = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
         if self._kind == "lstm" and resets is None and not is_trained:
             return False  # torch's LSTM is at least as fast here, unlike its GRU
         return recurrent.fits(*tensors) and recurrent.compiles()
-
-    def _has_options(self) -> bool:
-        """Whether somebody has put a layer in place that is more than one plain layer."""
-        layer = self.layer
-        options = (layer.num_layers > 1, layer.bidirectional, layer.batch_first, layer.proj_size)
-        return any(options) or not layer.bias
 
     def _starts_at_zeros(self) -> bool:
         return departure(self, _STANDARD[self._kind][0], ("initial_state",), {}) is None
