@@ -105,7 +105,7 @@ class _RecurrentCore(MemoryCore[StateT]):
         return torch.cat(outputs), state
 
     def _has_plain_layer(self) -> bool:
-        """Whether the operation computes what the core's layer would: nobody has changed the one or the other."""
+        """Whether the operation computes what the layer would: nobody has changed the core or the layer."""
         core_class, layer_class = _STANDARD[self._kind]
         if departure(self, core_class, ("_run",), {"layer": layer_class}) is not None:
             return False
