@@ -309,8 +309,8 @@ class GateGradients {
       weight = given.to_row_order(given.parameters[kWeightX]);
     }
     if (!need_parameters) return;
-    by_inputs = zeros(given.parameters[kWeightX].sizes());
-    by_hidden = zeros(given.parameters[kWeightH].sizes());
+    by_inputs = zeros({given.I, Cell::kGates * given.D});
+    by_hidden = zeros({given.D, Cell::kGates * given.D});
     bias = zeros({4 * given.D});
   }
 
@@ -319,8 +319,8 @@ class GateGradients {
     const Tensor from_inputs = given.input_part(sums), from_hidden = given.hidden_part(sums);
     if (inputs.defined()) add_product(given.rows_of(inputs, begin, count), from_inputs, weight, false);
     if (!bias.defined()) return;
-    add_product(by_inputs, from_inputs.t(), given.rows_of(given.inputs, begin, count));
-    add_product(by_hidden, from_hidden.t(), previous);
+    add_product(by_inputs, given.rows_of(given.inputs, begin, count).t(), from_inputs);
+    add_product(by_hidden, previous.t(), from_hidden);
     bias.add_(sums.sum(0));
   }
 
@@ -328,14 +328,18 @@ class GateGradients {
     if (!bias.defined()) return {};
     const Tensor row = bias.view({1, -1});
     const Tensor first = given.from_row_order(given.input_part(row)[0]), second = given.hidden_part(row)[0];
-    return {given.from_row_order(by_inputs), by_hidden, first.clone(), second.clone()};
+    return {
+        given.from_row_order(by_inputs.t()).contiguous(), by_hidden.t().contiguous(), first.clone(),
+        second.clone()};
   }
 
   Tensor inputs;  // not defined if it is not needed
 
  private:
   const RecurrentArguments<Cell>& given;
-  Tensor weight, by_inputs, by_hidden, bias;  // in the order of a row of gates
+  // Transposed, as a library is several times slower where a product has an odd number of columns.
+  Tensor by_inputs, by_hidden;  // [I, K D], [D, K D]
+  Tensor weight, bias;          // in the order of a row of gates, as are the columns of by_inputs
 };
 
 template <typename S, typename Cell>
