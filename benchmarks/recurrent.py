@@ -1,7 +1,7 @@
 """Time of the lstm and gru cores on sequences in which episodes start: our operation, and the ways of others.
 
     OMP_NUM_THREADS=1 python benchmarks/recurrent.py
-    OMP_NUM_THREADS=1 python benchmarks/recurrent.py --episodes 0 --gradient False
+    OMP_NUM_THREADS=1 python benchmarks/recurrent.py --episodes 0 --no-gradient
 
 Forward and backward pass over a whole sequence, by
 
