@@ -22,9 +22,9 @@ constexpr int64_t kChunkBytes = int64_t(1) << 18, kLeastChunkRows = 256;  // els
 // What both passes take, checked.
 template <typename Cell>
 struct RecurrentArguments {
-  Tensor inputs;                                     // [T, B, I]
-  optional<Tensor> resets;                           // [T, B]
-  std::vector<Tensor> parameters, state, initial;    // the initial state is zero if it is not given
+  Tensor inputs;            // [T, B, I]
+  optional<Tensor> resets;  // [T, B]
+  std::vector<Tensor> parameters, state, initial;  // the initial state is zero if it is not given
   int64_t T, B, I, D;
 
   RecurrentArguments(
