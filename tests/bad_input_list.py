@@ -1725,6 +1725,8 @@ def maze_calls() -> Iterator[tuple[str, Callable[[], object], str]]:
     }
     for (name, make), (argument, values) in itertools.product(makers.items(), arguments.items()):
         for value in values:
+            if name == "gymnasium.make" and argument == "render_mode" and not isinstance(value, str):
+                continue  # Gymnasium looks at it first, with an AttributeError
             yield f"{name} {argument}={value!r}", lambda m=make, a=argument, v=value: m(**{a: v}), argument
     for value in (0, -1, 1.5, NAN, "x", None, True, [], 10**12, 10**30):
         yield f"MazeVecEnv {value!r}", lambda v=value: MazeVecEnv(v), "number of mazes|num_envs|memory"
