@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
-from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
@@ -21,6 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from torch.nn import functional as F
 
+from mnm_rl.agents.arguments import check_base_settings, check_device, check_dictionary, check_learn, made_env
 from mnm_rl.agents.buffers import SequenceRolloutBuffer
 from mnm_rl.agents.policies import (
     RecurrentActorCriticCnnPolicy,
@@ -103,14 +103,15 @@ class RecurrentA2C(ResumableAlgorithm):
         tensorboard_log: folder for TensorBoard.
         policy_kwargs: arguments of the policy.
         verbose: 0 for no output.
-        seed: of all random numbers.
+        seed: of all random numbers, below 2^32.
         device: where the policy runs.
         other: settings of other algorithms; see above.
 
     Raises:
-        ValueError: spaces that cannot be served, an unknown core, or a number out of range; nothing has been
-            built then.
-        TypeError: unknown setting of the core, of the policy or of the agent, or a policy of another kind.
+        ValueError: spaces that cannot be served, an unknown core or environment, or a value that is not
+            allowed; nothing has been built then.
+        TypeError: unknown setting of the core, of the policy or of the agent, or a policy, an environment or
+            a setting of another kind.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -157,13 +158,19 @@ class RecurrentA2C(ResumableAlgorithm):
         )
         self.ent_coef, self.vf_coef, self.max_grad_norm = ent_coef, vf_coef, max_grad_norm
         self.rollout_buffer_class = rollout_buffer_class or SequenceRolloutBuffer  # pyright: ignore
+        self.rollout_buffer_kwargs = {} if rollout_buffer_kwargs is None else rollout_buffer_kwargs
+        self._stats_window_size, self.tensorboard_log = stats_window_size, tensorboard_log
+        self.verbose, self.seed = verbose, seed
         self.entropy_kind = entropy_kind
         self.meta_coef = meta_coef
         self.normalize_advantage = normalize_advantage
         self.bootstrap_time_limit = bootstrap_time_limit
         self._check_numbers()
+        check_device(device)
+        if env is None and _init_setup_model:
+            raise ValueError("env must not be None, but where load() makes the agent.")
         if env is not None:
-            env = maybe_make_env(env, verbose)
+            env = made_env(env, verbose)
             check_spaces(env.observation_space, env.action_space)
         self.last_update: dict[str, float] = {}
         super().__init__(
@@ -406,7 +413,17 @@ class RecurrentA2C(ResumableAlgorithm):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> Self:
-        """Train for ``total_timesteps`` more environment steps; see the base class."""
+        """Train for ``total_timesteps`` more environment steps; see the base class.
+
+        Raises:
+            ValueError: an argument has a value that is not allowed, or the agent has no environment; nothing
+                has been done then.
+            TypeError: an argument is of another type.
+            NonFiniteError: many updates in a row were not finite.
+        """
+        check_learn(
+            *(self, total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        )
         return super().learn(
             total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
         )
@@ -423,6 +440,7 @@ class RecurrentA2C(ResumableAlgorithm):
         buffer_class = self.rollout_buffer_class
         if not (isinstance(buffer_class, type) and issubclass(buffer_class, SequenceRolloutBuffer)):
             raise ValueError("rollout_buffer_class must be SequenceRolloutBuffer or a subclass of it.")
+        check_base_settings(self)
 
     def _check_settings(self) -> None:
         self._check_numbers()
@@ -455,6 +473,8 @@ def _check_policy(policy: object, kwargs: dict[str, Any] | None) -> dict[str, An
             f"{', '.join(RecurrentA2C.policy_aliases)}; "
             f"got {getattr(policy, '__name__', type(policy).__name__)}."
         )
+    if kwargs is not None:
+        check_dictionary("policy_kwargs", kwargs)
     if kwargs is None or "use_sde" not in kwargs:
         return kwargs
     check_foreign_settings("The policy", {"use_sde": kwargs["use_sde"]}, OTHER_POLICIES)

@@ -126,6 +126,16 @@ def check_core(path: Any, policy_kwargs: Any, core: CoreChoice | None, trusted: 
     return policy_kwargs
 
 
+def saved_names(path: Any) -> list[str]:
+    """Names of the attributes in a whole checkpoint, a file or a file-like object."""
+    try:
+        with zipfile.ZipFile(with_suffix(path)) as archive:
+            return list(json.loads(archive.read("data")))
+    finally:
+        if hasattr(path, "seek"):
+            path.seek(0)
+
+
 def _trusted_policy_kwargs(path: Any) -> Any:
     try:
         with zipfile.ZipFile(with_suffix(path)) as archive:
@@ -146,7 +156,9 @@ def _trusted_policy_kwargs(path: Any) -> Any:
         raise ValueError(
             f"The checkpoint {path} was trained with a class that cannot be imported here: {reason}."
         ) from error
-    except (zipfile.BadZipFile, OSError, EOFError, KeyError, ValueError) as error:
+    except OSError as error:
+        raise ValueError(f"The checkpoint {path} cannot be read: {error.strerror or error}.") from error
+    except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:
         raise ValueError(f"The checkpoint {path} is incomplete or damaged: {error}.") from error
     finally:
         if hasattr(path, "seek"):

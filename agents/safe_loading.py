@@ -182,7 +182,7 @@ def _read_whole(path: Any) -> bytes:
     except FileNotFoundError as error:
         raise ValueError(f"There is no checkpoint at {path}.") from error
     except OSError as error:
-        raise ValueError(f"The checkpoint {path} cannot be read: {error}.") from error
+        raise ValueError(f"The checkpoint {path} cannot be read: {error.strerror or error}.") from error
 
 
 def with_suffix(path: Any) -> Any:

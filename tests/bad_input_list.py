@@ -1613,7 +1613,8 @@ def agent_calls() -> Iterator[tuple[str, Callable[[], object], str]]:
         "stats_window_size": (0, -1, 1.5, "x", None),
         "verbose": ("x", None, -5),
         "seed": (-1, 1.5, "x", 2**70, NAN),
-        "device": ("gpu", "", 5, "cuda:99", None),
+        # Without a GPU, "cuda:99" is the CPU, as in all of Stable-Baselines3.
+        "device": ("gpu", "", 5, *(["cuda:99"] if torch.cuda.is_available() else []), None),
         "tensorboard_log": (5, []),
         "rollout_buffer_class": (5, dict, "x"),
         "rollout_buffer_kwargs": (5, "x", {"nonsense": 1}),
@@ -1649,14 +1650,15 @@ def agent_calls() -> Iterator[tuple[str, Callable[[], object], str]]:
             says = (
                 setting
                 if setting != "policy_kwargs"
-                else "core|nonsense|" + "|".join(value if isinstance(value, dict) else ["policy_kwargs"])
+                else "core|nonsense|hidden_size|"
+                + "|".join(value if isinstance(value, dict) else ["policy_kwargs"])
             )
             yield f"RecurrentA2C {setting}={value!r}", lambda s=setting, v=value: agent(**{s: v}), says
     for env in (5, "", "Nothing-v0", [], object(), "CartPole-v99", NoCore, NoCore()):
         yield f"RecurrentA2C env {env!r}", lambda e=env: agent(e), "env"
     for policy in (None, 5, "", "x", NoCore, "MultiInputPolicy", "CnnPolicy", [], "CnnLstmPolicy"):
         yield f"RecurrentA2C policy {policy!r}", lambda p=policy: agent(None, p), "policy"
-    for steps in (0, -1, 1.5, NAN, "x", None):
+    for steps in (-1, 1.5, NAN, "x", None):  # no steps at all are what is left of a run that is done
         yield f"learn {steps!r}", lambda s=steps: agent().learn(s), "total_timesteps"  # pyright: ignore
     yield "learn log_interval 0", lambda: agent().learn(8, log_interval=0), "log_interval"
     yield "learn callback 5", lambda: agent().learn(8, 5), "callback"  # pyright: ignore

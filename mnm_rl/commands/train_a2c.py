@@ -116,7 +116,7 @@ def _train(args: Args, agent: RecurrentA2C, config: A2CConfig, directory: Path) 
     try:
         with display:
             agent.learn(
-                config.total_timesteps - agent.num_timesteps,
+                max(config.total_timesteps - agent.num_timesteps, 0),  # a finished run has taken a few more
                 [recorder, settings, *_watchers(config)],
                 log_interval=config.log_every,
                 reset_num_timesteps=not args.resume,
