@@ -1,6 +1,6 @@
-"""Recurrent A2C for Stable-Baselines3, with any core of :mod:`mnm_rl.cores` as its memory.
+"""Recurrent A2C and PPO for Stable-Baselines3, with any core of :mod:`mnm_rl.cores` as their memory.
 
-RecurrentA2C                  the algorithm
+RecurrentA2C, RecurrentPPO    the algorithms
 RecurrentActorCriticPolicy    features, core, heads for action and value ("MlpPolicy", "CnnPolicy", ...)
 SequenceRolloutBuffer         what a rollout stores
 ActingStep                    one step as a module of tensors, for torch.jit.trace and other exports
@@ -14,6 +14,7 @@ from mnm_rl.agents.policies import (
     RecurrentActorCriticPolicy,
     RecurrentMultiInputActorCriticPolicy,
 )
+from mnm_rl.agents.ppo import RecurrentPPO
 
 __all__ = [
     "ActingStep",
@@ -21,5 +22,6 @@ __all__ = [
     "RecurrentActorCriticCnnPolicy",
     "RecurrentActorCriticPolicy",
     "RecurrentMultiInputActorCriticPolicy",
+    "RecurrentPPO",
     "SequenceRolloutBuffer",
 ]

@@ -21,9 +21,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 
-from mnm_rl.agents.settings import COUNT, Allowed, check_flag, check_number
+from mnm_rl.agents.settings import COUNT, Allowed, check_flag, check_number, check_optional_number
 
-SEED = Allowed("a whole number from 0 to 2^32 - 1, or None", Integral, lambda value: 0 <= value < 2**32)
+SEED = Allowed("a whole number from 0 to 2^32 - 1", Integral, lambda value: 0 <= value < 2**32)
 STEPS = Allowed(
     "a whole number that is not negative", Real, lambda value: value >= 0 and float(value).is_integer()
 )
@@ -57,8 +57,7 @@ def check_base_settings(agent: Any) -> None:
 
 def check_seed(seed: object) -> None:
     """Raise a ValueError unless Python's, numpy's and torch's generators take the seed, or it is None."""
-    if seed is not None:
-        check_number("seed", seed, SEED)
+    check_optional_number("seed", seed, SEED)
 
 
 def check_device(device: Any) -> None:
@@ -128,8 +127,7 @@ def check_learn(
     if getattr(agent, "env", None) is None:
         raise ValueError("The agent has no env to learn in; give it one with set_env() or load(path, env).")
     check_number("total_timesteps", total_timesteps, STEPS)
-    if log_interval is not None:
-        check_number("log_interval (updates, or None)", log_interval, COUNT)
+    check_optional_number("log_interval", log_interval, COUNT)
     many = callback if isinstance(callback, list) else []
     fits = callback is None or callable(callback) or isinstance(callback, BaseCallback | list)
     if not fits or not all(isinstance(each, BaseCallback) for each in many):

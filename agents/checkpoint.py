@@ -87,13 +87,16 @@ def set_env_state(env: VecEnv, states: list[Any]) -> None:
     env.set_state(states[-1])  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def check_checkpoint(path: Any, core: CoreChoice | None = None, trusted: bool = False) -> dict[str, Any]:
+def check_checkpoint(
+    path: Any, core: CoreChoice | None = None, trusted: bool = False, algorithm: str | None = None
+) -> dict[str, Any]:
     """Make sure that a file is a whole checkpoint, and of the expected core.
 
     Args:
         path: file, or file-like object.
         core: name or class of the core that it should be of; any if not given.
         trusted: unpickle the policy's keyword arguments whatever they are, which may run code.
+        algorithm: ``"RecurrentA2C"`` or ``"RecurrentPPO"``, if it has to be of that one.
 
     Returns:
         the policy's keyword arguments, ``core`` among them.
@@ -101,7 +104,10 @@ def check_checkpoint(path: Any, core: CoreChoice | None = None, trusted: bool = 
     Raises:
         ValueError: if not; the message says what is wrong.
     """
-    kwargs = _trusted_policy_kwargs(path) if trusted else read_untrusted(path).policy_kwargs
+    if trusted:
+        kwargs = _trusted_policy_kwargs(path, algorithm)
+    else:
+        kwargs = read_untrusted(path, algorithm=algorithm).policy_kwargs
     return check_core(path, kwargs, core, trusted)
 
 
@@ -136,12 +142,12 @@ def saved_names(path: Any) -> list[str]:
             path.seek(0)
 
 
-def _trusted_policy_kwargs(path: Any) -> Any:
+def _trusted_policy_kwargs(path: Any, algorithm: str | None) -> Any:
     try:
         with zipfile.ZipFile(with_suffix(path)) as archive:
             check_whole(archive)
             data = json.loads(archive.read("data"))
-            check_algorithm(path, data)
+            check_algorithm(path, data, algorithm)
             item = data["policy_kwargs"]
             with warnings.catch_warnings():
                 # Where Stable-Baselines3 lacks a class it warns, and leaves out what needs it.

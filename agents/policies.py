@@ -55,6 +55,8 @@ class SequenceEvaluation(NamedTuple):
     """``sum_a pi(a)^2``, ``[T, B]``; ``None`` for continuous actions."""
     meta_loss: Tensor
     """The core's own loss, ``[T, B]``."""
+    state: Any
+    """Recurrent state after the last step."""
 
 
 class RecurrentActorCriticPolicy(ActorCriticPolicy):
@@ -111,7 +113,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
     ):
         check_foreign_settings("The policy", other, OTHER_POLICIES)
         if use_sde:
-            raise ValueError("State-dependent exploration (use_sde) is not available for recurrent A2C.")
+            raise ValueError("State-dependent exploration (use_sde) is not available for recurrent policies.")
         check_dictionary("core_kwargs", {} if core_kwargs is None else core_kwargs)
         core_config(core, **(core_kwargs or {}))
         check_policy_settings(
@@ -218,6 +220,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             entropy=self.distribution.entropy(parameters),
             concentration=self.distribution.concentration(parameters),
             meta_loss=output.meta_loss,
+            state=output.state,
         )
 
     def predict_values(  # pyright: ignore[reportIncompatibleMethodOverride]

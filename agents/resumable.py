@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ ATTRIBUTES = (
 
 
 class ResumableAlgorithm(OnPolicyAlgorithm):
-    """On-policy algorithm for a recurrent policy that makes one update per rollout and can be resumed.
+    """On-policy algorithm for a recurrent policy that learns from whole rollouts and can be resumed.
 
     Attributes:
         core_state: the recurrent state after the last step of the environment.
@@ -61,6 +62,8 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         callback_state: what callbacks want to be saved with the agent, under names of their own.
     """
 
+    algorithm: ClassVar[str | None] = None
+    """Whose files :meth:`load` takes; those of any agent of this package if not given."""
     policy: RecurrentActorCriticPolicy
     core_state: Any
     guard: GuardedOptimizer
@@ -142,11 +145,11 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         source = path
         if not trusted:
             methods = tuple(name for name in dir(cls) if callable(getattr(cls, name)))
-            untrusted = read_untrusted(path, methods, custom_objects)
+            untrusted = read_untrusted(path, methods, custom_objects, cls.algorithm)
             check_core(path, untrusted.policy_kwargs, core, trusted=False)
             source, custom_objects = untrusted.content, untrusted.objects
         else:
-            check_checkpoint(path, core, trusted=True)
+            check_checkpoint(path, core, trusted=True, algorithm=cls.algorithm)
         check_changed(cls, saved_names(source), kwargs)
         with one_line_errors(), nullcontext() if trusted else _one_sentence_errors(path):
             agent = super().load(
@@ -156,6 +159,8 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
                 restore_run_state(agent, agent._run_state)
             if agent._run_state is not None:
                 agent.guard.load_state_dict(agent._run_state["guard"])
+            if not trusted:
+                _check_values(agent)
         return agent
 
     def set_random_seed(self, seed: int | None = None) -> None:
@@ -209,8 +214,10 @@ def _one_sentence_errors(path: Any) -> Iterator[None]:
     """What is wrong with the values in a file, which may be of any type, in one sentence."""
     try:
         yield
-    except ValueError:
-        raise
+    except ValueError as error:
+        if "checkpoint" in str(error):
+            raise
+        raise ValueError(f"The checkpoint {path} cannot be used: {error}") from error
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
         what = named[1] if named else "something other than tensors"
@@ -219,6 +226,33 @@ def _one_sentence_errors(path: Any) -> Iterator[None]:
     except Exception as error:
         lines = str(error).splitlines() or [type(error).__name__]
         raise ValueError(f"The checkpoint {path} does not hold an agent of this kind: {lines[0]}") from error
+
+
+def _check_values(agent: ResumableAlgorithm) -> None:
+    """Make sure of what Stable-Baselines3 takes from a file as it is, whatever it is.
+
+    Raises:
+        ValueError: something of a kind that it cannot be.
+    """
+    for name in ("num_timesteps", "_n_updates", "_episode_num"):
+        value = getattr(agent, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ValueError(f"its {name} must be a whole number that is not negative, got {value!r}.")
+    kinds: dict[str, tuple[type, ...]] = {
+        "callback_state": (dict,),
+        "_run_state": (dict, type(None)),
+        "_last_obs": (np.ndarray, dict, type(None)),
+        "_last_original_obs": (np.ndarray, dict, type(None)),
+        "_last_episode_starts": (np.ndarray, type(None)),
+        "ep_info_buffer": (deque, type(None)),
+        "ep_success_buffer": (deque, type(None)),
+    }
+    for name, allowed in kinds.items():
+        if not isinstance(value := getattr(agent, name), allowed):
+            raise ValueError(f"its {name} cannot be of the type {type(value).__name__}.")
+    for name, value in agent.policy.state_dict().items():
+        if not value.isfinite().all():
+            raise ValueError(f"its parameters are not finite, in {name}.")
 
 
 def capture_attributes(agent: ResumableAlgorithm) -> dict[str, Any]:

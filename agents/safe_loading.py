@@ -39,6 +39,8 @@ NEVER_SAVED = (
 """Attributes that an agent does not save, and that a file must therefore not set."""
 OWN_ATTRIBUTES = {"_run_state", "entropy_kind"}
 """What the agents of this package save, and other algorithms do not."""
+PPO_ATTRIBUTE = "clip_range"
+"""What RecurrentPPO saves, and RecurrentA2C does not."""
 REPLACED = {"lr_schedule": None, "tensorboard_log": None}
 """Attributes that are not taken from the file: the first is made from the learning rate, and a folder that a
 stranger chose is not written to."""
@@ -58,7 +60,10 @@ class UntrustedAgent(NamedTuple):
 
 
 def read_untrusted(
-    path: Any, own: tuple[str, ...] = (), replaced: Mapping[str, Any] | None = None
+    path: Any,
+    own: tuple[str, ...] = (),
+    replaced: Mapping[str, Any] | None = None,
+    algorithm: str | None = None,
 ) -> UntrustedAgent:
     """Read an agent of this package from a file that nobody vouches for.
 
@@ -66,6 +71,7 @@ def read_untrusted(
         path: file, or file-like object.
         own: names that no attribute of the file may have, such as those of methods.
         replaced: attributes that take the place of those in the file, which are not read.
+        algorithm: ``"RecurrentA2C"`` or ``"RecurrentPPO"``, if it has to be of that one.
 
     Raises:
         ValueError: the file is missing or damaged, of another algorithm, would unpack to far more than its
@@ -84,7 +90,7 @@ def read_untrusted(
     except DAMAGE as error:
         raise ValueError(f"The checkpoint {path} is incomplete or damaged: {error}.") from error
     replaced = {**REPLACED, **(replaced or {})}
-    check_algorithm(path, data)
+    check_algorithm(path, data, algorithm)
     try:
         objects = {**_read_objects(data, {*own, *NEVER_SAVED}, set(replaced)), **replaced}
     except _Refused as error:
@@ -94,14 +100,25 @@ def read_untrusted(
     )
 
 
-def check_algorithm(path: Any, data: Any) -> None:
-    """Raise an AnotherAlgorithmError if ``data`` is that of another algorithm of Stable-Baselines3."""
+def check_algorithm(path: Any, data: Any, algorithm: str | None = None) -> None:
+    """Raise an AnotherAlgorithmError if ``data`` is that of another algorithm.
+
+    Args:
+        path: where it is from.
+        data: attributes of the agent.
+        algorithm: of the two of this package, if only one will do.
+    """
     if isinstance(data, dict) and "policy_class" in data and not OWN_ATTRIBUTES & data.keys():
         policy = data["policy_class"]
         module = policy.get("__module__") if isinstance(policy, dict) else policy
         raise AnotherAlgorithmError(
             f"The checkpoint {path} is of another algorithm: it has none of "
             f"{', '.join(sorted(OWN_ATTRIBUTES))}, and its policy is of {module}."
+        )
+    found = "RecurrentPPO" if isinstance(data, dict) and PPO_ATTRIBUTE in data else "RecurrentA2C"
+    if algorithm not in (None, found):
+        raise AnotherAlgorithmError(
+            f"The checkpoint {path} is one of {found}; load it with {found}.load, not with {algorithm}.load."
         )
 
 

@@ -21,12 +21,19 @@ COUNT = Allowed("at least 1 and a whole number", Integral, lambda value: value >
 FRACTION = Allowed("a number between 0 and 1", Real, lambda value: 0 <= value <= 1)
 WEIGHT = Allowed("a finite number that is not negative", Real, lambda value: 0 <= value < math.inf)
 LIMIT = Allowed("positive", Real, lambda value: value > 0)
+NOT_NEGATIVE = Allowed("a number that is not negative", Real, lambda value: value >= 0)
 
 
 def check_number(name: str, value: object, allowed: Allowed) -> None:
     """Raise a ValueError that names the setting unless the value is allowed; NaN never is."""
     if isinstance(value, bool) or not isinstance(value, allowed.kind) or not allowed.holds(value):
         raise ValueError(f"{name} must be {allowed.words}, got {value!r}.")
+
+
+def check_optional_number(name: str, value: object, allowed: Allowed) -> None:
+    """The same for a setting that may be ``None``."""
+    if value is not None:
+        check_number(name, value, Allowed(f"{allowed.words}, or None", allowed.kind, allowed.holds))
 
 
 def check_learning_rate(value: object) -> None:
@@ -49,9 +56,13 @@ _ADAM = (
 _ONE_UPDATE = "there is one update per rollout, from all of it"
 _ONE_CORE = "policy and value function share one core and what comes before it"
 
-OTHER_ALGORITHMS: dict[str, tuple[tuple[object, ...], str]] = {
-    "use_sde": ((False,), _NO_SDE),
-    "sde_sample_freq": ((-1,), _NO_SDE),
+OtherSettings = Mapping[str, tuple[tuple[object, ...], str]]
+
+NO_SDE: OtherSettings = {"use_sde": ((False,), _NO_SDE), "sde_sample_freq": ((-1,), _NO_SDE)}
+"""State-dependent exploration."""
+
+OTHER_ALGORITHMS: OtherSettings = {
+    **NO_SDE,
     "use_rms_prop": ((False,), _ADAM),
     "rms_prop_eps": ((1e-5,), _ADAM),
     "batch_size": ((None,), _ONE_UPDATE),
@@ -62,7 +73,7 @@ OTHER_ALGORITHMS: dict[str, tuple[tuple[object, ...], str]] = {
 }
 """Settings of A2C and PPO of Stable-Baselines3: the values that change nothing here, and why others would."""
 
-OTHER_POLICIES: dict[str, tuple[tuple[object, ...], str]] = {
+OTHER_POLICIES: OtherSettings = {
     "use_sde": ((False,), _NO_SDE),
     "full_std": ((True,), _NO_SDE),
     "use_expln": ((False,), _NO_SDE),
@@ -77,9 +88,7 @@ OTHER_POLICIES: dict[str, tuple[tuple[object, ...], str]] = {
 """The same for the policies of Stable-Baselines3 and of sb3-contrib's RecurrentPPO."""
 
 
-def check_foreign_settings(
-    owner: str, given: Mapping[str, object], known: Mapping[str, tuple[tuple[object, ...], str]]
-) -> None:
+def check_foreign_settings(owner: str, given: Mapping[str, object], known: OtherSettings) -> None:
     """Accept settings of other algorithms whose value changes nothing here.
 
     Raises:

@@ -64,7 +64,11 @@ def _fits(value: Any, hint: Any) -> bool:
         items = isinstance(value, tuple | list)
         return items and (len(arguments) != 2 or all(_fits(item, arguments[0]) for item in value))
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
-        return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
+        return isinstance(value, Mapping) and all(
+            _fits(name, arguments[0]) and _fits(item, arguments[1]) for name, item in value.items()
+        )
+    if origin is list:
+        return isinstance(value, list) and all(_fits(item, arguments[0]) for item in value)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:
@@ -83,5 +87,7 @@ def _describe(hint: Any) -> str:
     if origin is tuple:
         return f"several of: {_describe(arguments[0])}"
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
-        return "settings by their names"
+        return "settings by their names" if arguments[0] is str else "a mapping"
+    if origin is list:
+        return f"a list of: {_describe(arguments[0])}"
     return WORDS.get(hint, getattr(hint, "__name__", str(hint)))

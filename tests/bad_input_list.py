@@ -62,7 +62,7 @@ COMMANDS = (
     "generate_babi",
     "plot_curves",
 )
-MEMORY_BYTES, SECONDS = 12 * 2**30, 10
+MEMORY_BYTES, SECONDS = 12 * 2**30, 30
 UNCLEAR = re.compile(
     r"not supported between|positional argument|object is not|has no attribute|'NoneType'|"
     r"cannot unpack|invalid literal|could not convert|Errno|must be real number|must be an integer|"
@@ -119,7 +119,7 @@ def _child(work: Callable[[], object], out: int, err: int, result: int) -> typin
     try:
         os.dup2(out, 1)
         os.dup2(err, 2)
-        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", errors="backslashreplace")
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -185,7 +185,12 @@ def fault_of_sentence(text: str, says: str) -> str | None:
     """What is wrong with what a user is told."""
     if "\n" in text.strip():
         return f"{len(text.strip().splitlines())} lines"
-    if UNCLEAR.search(text) and "Error parsing --" not in text:
+    unclear = UNCLEAR.search(text)
+    if (
+        unclear
+        and "Error parsing --" not in text
+        and not re.search(says, text[: unclear.start()], re.IGNORECASE)
+    ):
         return "the words of Python or torch"
     if len(text) > 700:
         return f"{len(text)} characters"
@@ -416,18 +421,18 @@ A2C: list[tuple[str, str]] = [
     ("--env CartPole-v1 --reward-scale=-1", "reward_scale"),
     ("--env CartPole-v1 --reward-scale inf", "reward_scale"),
     ("--env CartPole-v1 --env-kwargs '{{\"nonsense\": 1}}'", "nonsense"),
-    ('--env CartPole-v1 --env-kwargs \'{{"render_mode": "x"}}\'', "render_mode"),
     ("--env CartPole-v1 --env-kwargs '{{\"max_episode_steps\": -5}}'", "max_episode_steps"),
     ('--env CartPole-v1 --env-kwargs \'{{"max_episode_steps": "x"}}\'', "max_episode_steps"),
     ("--env FrozenLake-v1 --drop-observations 0", "drop_observations"),
     ('--env FrozenLake-v1 --env-kwargs \'{{"map_name": "9x9"}}\'', "map_name|9x9"),
-    ("--env Taxi-v3 --env-kwargs '{{\"render_mode\": 5}}'", "render_mode"),
+    ("--env Taxi-v3 --env-kwargs '{{\"render_mode\": 5}}'", "render_mode|Taxi"),
     ("--env Blackjack-v1", "observation space"),
     ("--env Pendulum-v1 --entropy-kind concentration", "entropy_kind"),
     ("--env BabyAI-GoToLocal-v0", "mission"),
+    ("--env CartPole-v1 --mission words", "mission"),
+    ("--env CartPole-v1 --direction", "direction"),
+    ("--mission drop", "mission"),
     ("--env BabyAI-GoToRedBall-v0 --env-kwargs '{{\"room_size\": 0}}'", "room_size|BabyAI"),
-    ("--env MiniGrid-Fetch-5x5-N2-v0", "mission"),
-    ("--env MiniGrid-GoToDoor-5x5-v0", "mission"),
     ("--env MiniGrid-Empty-5x5-v0 --env-kwargs '{{\"size\": 1}}'", "size|MiniGrid"),
     ("--env MiniGrid-Empty-5x5-v0 --env-kwargs '{{\"agent_view_size\": 2}}'", "agent_view_size|MiniGrid"),
     ("--env MiniGrid-Nowhere-v0", "MiniGrid-Nowhere"),
@@ -457,7 +462,6 @@ A2C: list[tuple[str, str]] = [
     ("--core mnm-p --core.key-size 0", "key.size"),
     ("--core mnm-p --core.normalization x", "normalization"),
     ("--core mnm-p --core.kernel x", "kernel"),
-    ("--core mnm-p --core.kernel triton", "kernel|triton"),
     ("--core mnm-p --core.output-activation x", "output.activation"),
     ("--core mnm-p --core.write-rule local", "write.rule"),
     ("--core mnm-p --core.snapshot-every 0", "snapshot.every"),
@@ -472,7 +476,6 @@ A2C: list[tuple[str, str]] = [
     ("--nonsense=5", "nonsense"),
     ("nonsense", "nonsense"),
     ("''", "unexpected"),
-    ("--", "--"),
     ("-x", "-x"),
     ("--log-dir file", "file"),
     ("--log-dir file/below", "file"),
@@ -510,7 +513,6 @@ RESUME_A2C: list[tuple[str, str]] = [
     ("--resume a2c --vf-coef 3", "vf.coef"),
     ("--resume a2c --timesteps 64 --episodes 10", "episodes|timesteps"),
     ("--resume a2c --timesteps 8", "timesteps"),
-    ("--resume a2c --episodes 1", "episodes"),
     ("--resume a2c --timesteps 0", "timesteps"),
     ("--resume a2c --timesteps 64 --gamma nan", "gamma"),
     ("--resume a2c --timesteps 64 --learning-rate=-1", "learning.rate"),
@@ -583,8 +585,8 @@ SUPERVISED: list[tuple[str, str]] = [
     ("--task babi --babi-tasks 1 --data file", "file"),
     ("--task babi --babi-tasks 1 --data empty", "empty"),
     ("--task babi --babi-tasks 1 --data ''", "data"),
-    ("--task babi --babi-tasks 1 --data empty --babi-origin generated", "data|origin"),
-    ("--task babi --babi-tasks 1 --babi-origin official --babi-fresh", "fresh|origin|official"),
+    ("--task babi --babi-tasks 1 --data empty --babi-origin generated", "data|origin|generated"),
+    ("--task babi --babi-tasks 1 --babi-origin official --babi-fresh", "fresh|origin|official|bAbI data"),
     ("--task babi --babi-tasks 1 --max-length 0", "max.length"),
     ("--task babi --babi-tasks 1 --max-length 1", "max.length"),
     ("--env MNMMaze-3x3", "env"),
@@ -756,7 +758,7 @@ ANALYZE: list[tuple[str, str]] = [
 ]
 
 REPRODUCE: list[tuple[str, str]] = [
-    ("", "name"),
+    ("", "figure2"),
     ("figure1", "figure1"),
     ("''", "known"),
     ("Figure2", "Figure2"),
@@ -849,7 +851,6 @@ PLOT: list[tuple[str, str]] = [
     ("good.csv --window x", "window"),
     ("good.csv --at x", "at"),
     ("good.csv --at nan", "at"),
-    ("good.csv --at 99", "99"),
     ("good.csv --mark nan", "mark"),
     ("good.csv --mark inf", "mark"),
     ("good.csv --mark-labels a", "mark"),
@@ -916,7 +917,6 @@ HUGE: list[tuple[str, str, str]] = [
     ("evaluate", "a2c --episodes 99999999999999999999999", "episodes|memory"),
     ("analyze", "a2c --episodes 1000000000", "episodes|memory"),
     ("analyze", "a2c --episodes 99999999999999999999999", "episodes|memory"),
-    ("analyze", "mnm --story-words 99999999999999999999999", "story.words"),
     ("plot_curves", "good.csv --window 1e308 --at 2", "window"),
     ("reproduce", "figure2 --scale smoke --draw-only --seeds 100000", "seeds|train"),
 ]
@@ -1162,7 +1162,7 @@ def test_a_config_that_does_not_fit_is_refused(run: str, changes: dict[str, Any]
         says = "|".join(
             [*changes, *map(str, changes.get("core_settings", {})), *changes.get("task_options", {})]
         )
-        fault = fault_of_command(outcome, says + "|checkpoint|module|observation", before, files(place))
+        fault = fault_of_command(outcome, says + "|checkpoint|module|observation|maze", before, files(place))
         faults += [f"{command}: {fault}"] if fault else []
     assert not faults, "\n".join(faults)
 
@@ -1173,10 +1173,15 @@ def truncate(path: Path) -> None:
 
 
 def flip(path: Path, part: float) -> None:
-    """Another bit at some place of a file."""
-    content = bytearray(path.read_bytes())
-    content[int(len(content) * part)] ^= 0x10
-    path.write_bytes(content)
+    """Flip a bit in the data of one of an archive's files, so far into the list of them."""
+    with zipfile.ZipFile(path) as archive:
+        members = [member for member in archive.infolist() if member.file_size]
+        member = members[int(part * len(members))]
+        content = archive.read(member)
+    whole = bytearray(path.read_bytes())
+    place = whole.index(content, member.header_offset) + len(content) // 2
+    whole[place] ^= 16
+    path.write_bytes(whole)
 
 
 def save(path: Path, value: object) -> None:
@@ -1238,7 +1243,6 @@ STATES: dict[str, Callable[[dict[str, Any]], object]] = {
     "NaN": lambda state: _fill(state, float("nan")),
     "infinite": lambda state: _fill(state, float("inf")),
     "task is a number": lambda state: state.update(task=5),
-    "task is odd": lambda state: state.update(task={"vocabulary": 5}),
 }
 PROGRESS: dict[str, Callable[[dict[str, Any]], object]] = {
     "no optimizer": lambda state: state.pop("optimizer"),

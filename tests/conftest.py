@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 import torch
 
 if not torch.cuda.is_available():
@@ -11,3 +12,11 @@ if not torch.cuda.is_available():
 import torch._dynamo
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(params=["RecurrentA2C", "RecurrentPPO"])
+def algorithm(request):
+    """Each algorithm in turn, for what both promise."""
+    from mnm_rl import agents
+
+    return getattr(agents, request.param)

@@ -40,12 +40,14 @@ import numpy as np
 import torch
 from kill_points import WriteKill, WritePoints
 
-from mnm_rl.agents import RecurrentA2C
+from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from mnm_rl.agents.resumable import ATTRIBUTES
-from mnm_rl.training.folder import AGENT, SUPERVISED, RunKind, load_state, read_run
+from mnm_rl.training.folder import AGENT, AGENTS, PPO_AGENT, SUPERVISED, RunKind, load_state, read_run
+from mnm_rl.training.rl.agent import ALGORITHMS
 
 WARM = (
-    *("mnm_rl.commands.train_a2c", "mnm_rl.commands.train_supervised", "mnm_rl.analysis.board"),
+    *("mnm_rl.commands.train_a2c", "mnm_rl.commands.train_ppo", "mnm_rl.commands.train_supervised"),
+    "mnm_rl.analysis.board",
     *("torch._dynamo", "gymnasium.envs.classic_control.cartpole"),
 )
 for module in WARM:
@@ -104,6 +106,12 @@ RUNS = {
         "--env CartPole-v1 --drop-observations 1,3 --n-envs 2 --n-steps 16 --timesteps 640 --log-every 2 "
         "--core gru --hidden-size 4",
         exact=False,
+    ),
+    "maze, PPO": Run(
+        "train-ppo",
+        PPO_AGENT,
+        "--env MNMMaze-5x5 --env-kwargs '{\"horizon\": 20}' --n-envs 4 --episodes 80 --log-every 2 "
+        "--n-epochs 2 --bptt-steps 10 --batch-size 40 --schedule linear --core gru --hidden-size 4",
     ),
     "dictionary, MNM-p": Run(
         "train-supervised",
@@ -327,16 +335,20 @@ def _contents(kind: RunKind, folder: Path) -> dict[str, str]:
     for name in (kind.curve, *kind.other_curves):
         with (folder / name).open(newline="") as file:
             found.update(leaves(list(csv.DictReader(file)), name))
-    if kind is AGENT:
+    if kind in AGENTS:
         return {**found, **leaves(_agent_state(folder), "checkpoint.zip")}
     for name in (kind.checkpoint, kind.best):
         found.update(leaves(load_state(folder / str(name)), str(name)))
     return found
 
 
+def _load_agent(folder: Path) -> RecurrentOnPolicyAlgorithm:
+    return ALGORITHMS[read_run(folder)["kind"]].load(AGENT.checkpoint_of(folder), device="cpu")
+
+
 def _agent_state(folder: Path) -> dict[str, Any]:
     """All that an agent's checkpoint holds and a rollout or an update changes."""
-    agent = RecurrentA2C.load(AGENT.checkpoint_of(folder), device="cpu")
+    agent = _load_agent(folder)
     return {
         "policy": agent.policy.state_dict(),
         "optimizer": agent.policy.optimizer.state_dict(),
@@ -375,14 +387,14 @@ def broken_promises(unbroken: Path, folder: Path) -> list[str]:
         episodes = [int(row["episodes"]) for row in csv.DictReader(file)]
     if episodes != sorted(episodes):
         wrong.append(f"{curve}: episodes go back: {episodes}")
-    policy = RecurrentA2C.load(AGENT.checkpoint_of(folder), device="cpu").policy
+    policy = _load_agent(folder).policy
     return wrong + [
         f"{name} is not finite" for name, value in policy.state_dict().items() if not value.isfinite().all()
     ]
 
 
 def _counters(folder: Path) -> dict[str, str]:
-    agent = RecurrentA2C.load(AGENT.checkpoint_of(folder), device="cpu")
+    agent = _load_agent(folder)
     with (folder / AGENT.curve).open(newline="") as file:
         rows = [
             [row[name] for name in ("updates", "timesteps", "learning_rate")] for row in csv.DictReader(file)
@@ -402,7 +414,7 @@ def _saved_progress(kind: RunKind, folder: Path) -> int:
         return -1
     if kind is SUPERVISED:
         return load_state(path)["progress"]["iteration"]
-    return RecurrentA2C.load(path, device="cpu").num_timesteps
+    return _load_agent(folder).num_timesteps
 
 
 # --- Trials ------------------------------------------------------------------------------------------------

@@ -115,15 +115,17 @@ def uneven_env() -> DummyVecEnv:
     return DummyVecEnv([lambda s=s: Monitor(Uneven(*s)) for s in settings])
 
 
-def make_agent(core: str = "lstm", env: Any = None, **settings: Any) -> RecurrentA2C:
+def make_agent(
+    core: str = "lstm", env: Any = None, algorithm: type[Any] = RecurrentA2C, **settings: Any
+) -> Any:
     policy_kwargs = {"core": core, "core_kwargs": SMALL[core], **settings.pop("policy_kwargs", {})}
     defaults: dict[str, Any] = {"n_steps": 11, "seed": 1, "device": "cpu", "policy_kwargs": policy_kwargs}
-    return RecurrentA2C("MlpPolicy", env or uneven_env(), **{**defaults, **settings})
+    return algorithm("MlpPolicy", env or uneven_env(), **{**defaults, **settings})
 
 
 @pytest.mark.parametrize("core", SMALL)
-def test_the_sequence_pass_equals_acting_step_by_step_through_episode_ends(core):
-    agent, tape = make_agent(core), Tape()
+def test_the_sequence_pass_equals_acting_step_by_step_through_episode_ends(core, algorithm):
+    agent, tape = make_agent(core, algorithm=algorithm), Tape()
     agent.learn(3 * 55, tape)
     policy = tape.policy_before
     starts, actions = torch.tensor(tape.stacked("episode_starts")), torch.tensor(tape.stacked("actions"))
@@ -286,16 +288,18 @@ def test_the_gradient_is_scaled_down_to_the_limit():
 
 
 @pytest.mark.parametrize("core", ["lstm", "mnm-p"])
-def test_training_twice_gives_equal_parameters(core):
-    first, second = (make_agent(core).learn(6 * 55).policy.state_dict() for _ in range(2))
+def test_training_twice_gives_equal_parameters(core, algorithm):
+    first, second = (
+        make_agent(core, algorithm=algorithm).learn(6 * 55).policy.state_dict() for _ in range(2)
+    )
     assert all(torch.equal(first[name], second[name]) for name in first)
-    other = make_agent(core, seed=2).learn(6 * 55).policy.state_dict()
+    other = make_agent(core, algorithm=algorithm, seed=2).learn(6 * 55).policy.state_dict()
     assert not torch.equal(first["action_net.weight"], other["action_net.weight"])
 
 
-def test_an_update_that_is_not_finite_is_skipped_and_counted():
+def test_an_update_that_is_not_finite_is_skipped_and_counted(algorithm):
     env = DummyVecEnv([lambda: Uneven(5, False, bad_reward_at=25)])
-    agent = make_agent(env=env, n_steps=10)
+    agent = make_agent(algorithm=algorithm, env=env, n_steps=10)
     agent.learn(20)
     before = copy.deepcopy(agent.policy.state_dict())
     agent.learn(10, reset_num_timesteps=False)
@@ -306,19 +310,19 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted():
     assert not torch.equal(before["action_net.weight"], agent.policy.state_dict()["action_net.weight"])
 
 
-def test_many_skipped_updates_in_a_row_end_the_run_and_say_where():
-    agent = make_agent(env=DummyVecEnv([NeverANumber]), n_steps=5)
+def test_many_skipped_updates_in_a_row_end_the_run_and_say_where(algorithm):
+    agent = make_agent(algorithm=algorithm, env=DummyVecEnv([NeverANumber]), n_steps=5)
     with pytest.raises(
         NonFiniteError, match=r"20 times in a row, the last time at update 20 \(100 timesteps\)"
     ):
         agent.learn(500)
 
 
-def test_the_learning_rate_follows_its_schedule():
-    agent = make_agent(learning_rate=lambda remaining: 0.5 * remaining)
+def test_the_learning_rate_follows_its_schedule(algorithm):
+    agent = make_agent(algorithm=algorithm, learning_rate=lambda remaining: 0.5 * remaining)
     agent.learn(4 * 55)
     assert agent.policy.optimizer.param_groups[0]["lr"] == pytest.approx(0.0)
-    agent = make_agent(learning_rate=lambda remaining: 0.5 * remaining)
+    agent = make_agent(algorithm=algorithm, learning_rate=lambda remaining: 0.5 * remaining)
     agent.learn(4 * 55, Stop(after=2 * 11))
     assert agent.policy.optimizer.param_groups[0]["lr"] == pytest.approx(0.25)
 
@@ -339,10 +343,10 @@ class Gammas(BaseCallback):
         self.seen.append(self.model.gamma)
 
 
-def test_settings_move_in_straight_lines_and_go_on_where_a_run_was_stopped():
+def test_settings_move_in_straight_lines_and_go_on_where_a_run_was_stopped(algorithm):
     settings = {"gamma": (0.5, 1.0), "ent_coef": (0.2, 0.0)}
     line, gammas = LinearSettings(4 * 55, settings), Gammas()
-    agent = make_agent()
+    agent = make_agent(algorithm=algorithm)
     agent.learn(2 * 55, [line, gammas])
     agent.learn(2 * 55, [LinearSettings(4 * 55, settings), gammas], reset_num_timesteps=False)
     starts = np.arange(len(gammas.seen)) * 11 * 5 / (4 * 55)
@@ -362,8 +366,8 @@ class Stop(BaseCallback):
         return self.n_calls <= self.after
 
 
-def test_a_stopped_agent_goes_on_from_where_its_environment_is():
-    agent, tape = make_agent(), Tape()
+def test_a_stopped_agent_goes_on_from_where_its_environment_is(algorithm):
+    agent, tape = make_agent(algorithm=algorithm), Tape()
     agent.learn(1000, Stop(after=13))
     last = agent._last_obs.copy()
     agent.learn(55, tape, reset_num_timesteps=False)

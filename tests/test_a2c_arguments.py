@@ -19,9 +19,9 @@ SMALL = {"core": "lstm", "core_kwargs": {"hidden_size": 4}}
 NAN = float("nan")
 
 
-def make_agent(policy: Any = "MlpPolicy", env=None, **settings):
+def make_agent(policy: Any = "MlpPolicy", env=None, algorithm: type[Any] = RecurrentA2C, **settings):
     kwargs = {**SMALL, **settings.pop("policy_kwargs", {})}
-    return RecurrentA2C(
+    return algorithm(
         policy,
         env or MazeVecEnv(2, size=3, horizon=8),
         policy_kwargs=kwargs,
@@ -59,10 +59,10 @@ WRONG = {
 @pytest.mark.parametrize(
     ("name", "value"), [(name, value) for name, values in WRONG.items() for value in values]
 )
-def test_a_value_that_is_not_allowed_is_named_before_anything_is_built(name, value):
+def test_a_value_that_is_not_allowed_is_named_before_anything_is_built(name, value, algorithm):
     state = torch.get_rng_state()
     with pytest.raises(ValueError, match=rf"^{name}.* must be [^.]*") as caught:
-        make_agent(env=Untouchable(), **{name: value})
+        make_agent(env=Untouchable(), algorithm=algorithm, **{name: value})
     assert str(caught.value).count("\n") == 0
     assert torch.equal(state, torch.get_rng_state())
 
@@ -82,8 +82,8 @@ def test_a_value_that_is_not_allowed_is_named_before_anything_is_built(name, val
         ("seed", None),
     ],
 )
-def test_values_at_the_edge_are_allowed(name, value):
-    agent = make_agent(**{"n_steps": 4, name: value}).learn(16)
+def test_values_at_the_edge_are_allowed(name, value, algorithm):
+    agent = make_agent(algorithm=algorithm, **{"n_steps": 4, name: value}).learn(16)
     assert getattr(agent, name) == value
 
 
@@ -118,11 +118,11 @@ def test_settings_of_others_that_change_nothing_are_accepted():
     assert agent.policy.state_dict().keys() == plain.policy.state_dict().keys()
 
 
-def test_they_do_not_stand_in_the_way_of_saving(tmp_path):
+def test_they_do_not_stand_in_the_way_of_saving(tmp_path, algorithm):
     kwargs = {"use_sde": False, "share_features_extractor": True}
-    agent = make_agent(n_steps=4, policy_kwargs=kwargs).learn(16)
+    agent = make_agent(algorithm=algorithm, n_steps=4, policy_kwargs=kwargs).learn(16)
     agent.save(tmp_path / "agent")
-    assert RecurrentA2C.load(tmp_path / "agent", device="cpu", trusted=False).policy.core_name == "lstm"
+    assert algorithm.load(tmp_path / "agent", device="cpu", trusted=False).policy.core_name == "lstm"
     agent.policy.save(str(tmp_path / "policy"))
     assert RecurrentActorCriticPolicy.load(str(tmp_path / "policy"), device="cpu").core_name == "lstm"
 
@@ -168,35 +168,37 @@ def test_so_are_those_of_other_policies(name, value, reason):
     assert reason in str(caught.value)
 
 
-def test_settings_that_nobody_has_are_named():
-    with pytest.raises(TypeError, match=r"^RecurrentA2C has no setting 'gama'\.$"):
-        make_agent(gama=0.5)
+def test_settings_that_nobody_has_are_named(algorithm):
+    with pytest.raises(TypeError, match=rf"^{algorithm.__name__} has no setting 'gama'\.$"):
+        make_agent(algorithm=algorithm, gama=0.5)
     with pytest.raises(TypeError, match=r"^The policy has no setting 'net_arhc'\.$"):
-        make_agent(policy_kwargs={"net_arhc": [3]})
+        make_agent(algorithm=algorithm, policy_kwargs={"net_arhc": [3]})
 
 
 @pytest.mark.parametrize("policy", [ActorCriticPolicy, torch.nn.Linear, 3, None])
-def test_a_policy_of_another_kind_is_refused(policy):
+def test_a_policy_of_another_kind_is_refused(policy, algorithm):
     with pytest.raises(
         TypeError, match="must be RecurrentActorCriticPolicy or a subclass of it, or one of Mlp"
     ):
-        make_agent(policy, Untouchable())
+        make_agent(policy, Untouchable(), algorithm)
 
 
-def test_a_policy_of_ones_own():
+def test_a_policy_of_ones_own(algorithm):
     class Own(RecurrentActorCriticPolicy):
         pass
 
-    assert type(make_agent(Own, n_steps=4).learn(8).policy) is Own
+    assert type(make_agent(Own, algorithm=algorithm, n_steps=4).learn(8).policy) is Own
 
 
-def test_a_buffer_class_of_ones_own_gets_its_arguments():
+def test_a_buffer_class_of_ones_own_gets_its_arguments(algorithm):
     class Own(SequenceRolloutBuffer):
         def __init__(self, *args, label, **kwargs):
             super().__init__(*args, **kwargs)
             self.label = label
 
-    agent = make_agent(n_steps=4, rollout_buffer_class=Own, rollout_buffer_kwargs={"label": "mine"})
+    agent = make_agent(
+        algorithm=algorithm, n_steps=4, rollout_buffer_class=Own, rollout_buffer_kwargs={"label": "mine"}
+    )
     agent.n_steps = 2
     buffer = agent.learn(8).rollout_buffer
     assert isinstance(buffer, Own)
@@ -260,9 +262,9 @@ def test_other_boxes_are_not_taken_for_pictures(shape):
         ("policy_kwargs", {5: 1}),
     ],
 )
-def test_a_setting_of_another_kind_is_named_before_anything_is_built(name, value):
+def test_a_setting_of_another_kind_is_named_before_anything_is_built(name, value, algorithm):
     with pytest.raises(TypeError, match=rf"^{name} (must be|has) [^.]*"):
-        RecurrentA2C("MlpPolicy", Untouchable(), **{name: value})  # pyright: ignore[reportArgumentType]
+        algorithm("MlpPolicy", Untouchable(), **{name: value})  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(
@@ -341,9 +343,9 @@ class DictOfTwo(gymnasium.Env):
 
 
 @pytest.mark.parametrize("env", [5, "", "Nothing-v0", "CartPole-v99", "nowhere:A-v0", [], MazeVecEnv, None])
-def test_what_is_no_environment_is_named(env):
+def test_what_is_no_environment_is_named(env, algorithm):
     with pytest.raises((ValueError, TypeError), match=r"\benv\b") as caught:
-        RecurrentA2C("MlpPolicy", env)
+        algorithm("MlpPolicy", env)
     assert "\n" not in str(caught.value)
 
 
@@ -365,8 +367,8 @@ def test_a_vector_of_gymnasium_is_told_apart():
         ({"progress_bar": None}, "progress_bar"),
     ],
 )
-def test_arguments_of_learn_are_checked_before_it_starts(arguments, name):
-    agent = make_agent(n_steps=4)
+def test_arguments_of_learn_are_checked_before_it_starts(arguments, name, algorithm):
+    agent = make_agent(algorithm=algorithm, n_steps=4)
     with pytest.raises((ValueError, TypeError), match=f"^{name} .*must be"):
         agent.learn(**{"total_timesteps": 8, **arguments})
     assert agent.num_timesteps == 0

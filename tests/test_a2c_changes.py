@@ -9,37 +9,54 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
 from mnm_rl.agents import RecurrentA2C, SequenceRolloutBuffer
+from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from mnm_rl.envs import MazeVecEnv
 from mnm_rl.updates import GuardedOptimizer
 
 ENVS, STEPS = 3, 6
 
 
+Agent: Any = RecurrentA2C
+"""The algorithm that a test is run with: each of both."""
+
+
+@pytest.fixture(autouse=True)
+def _each_algorithm(algorithm, monkeypatch):
+    monkeypatch.setitem(globals(), "Agent", algorithm)
+
+
+def one_step() -> dict[str, Any]:
+    """Settings with which an update is a single step of the optimizer."""
+    return {} if Agent is RecurrentA2C else {"n_epochs": 1, "batch_size": STEPS * ENVS}
+
+
 def make_env(envs: int = ENVS) -> MazeVecEnv:
     return MazeVecEnv(envs, size=5, horizon=8)
 
 
-def make_agent(core: str = "lstm", hidden_size: int = 5, **settings: Any) -> RecurrentA2C:
+def make_agent(core: str = "lstm", hidden_size: int = 5, **settings: Any) -> RecurrentOnPolicyAlgorithm:
     kwargs = {"core": core, "core_kwargs": {"hidden_size": hidden_size}, **settings.pop("policy_kwargs", {})}
-    return RecurrentA2C(
+    return Agent(
         "MlpPolicy", make_env(), n_steps=STEPS, seed=0, device="cpu", policy_kwargs=kwargs, **settings
     )
 
 
-def learn(agent: RecurrentA2C, updates: int = 1, **arguments: Any) -> RecurrentA2C:
+def learn(
+    agent: RecurrentOnPolicyAlgorithm, updates: int = 1, **arguments: Any
+) -> RecurrentOnPolicyAlgorithm:
     steps = updates * agent.n_steps * agent.n_envs
     return agent.learn(steps, **{"reset_num_timesteps": False, **arguments})
 
 
-def parameters(agent: RecurrentA2C) -> list[torch.Tensor]:
+def parameters(agent: RecurrentOnPolicyAlgorithm) -> list[torch.Tensor]:
     return [parameter.detach().clone() for parameter in agent.policy.parameters()]
 
 
-def changed(agent: RecurrentA2C, before: list[torch.Tensor]) -> list[bool]:
+def changed(agent: RecurrentOnPolicyAlgorithm, before: list[torch.Tensor]) -> list[bool]:
     return [not torch.equal(old, new) for old, new in zip(before, agent.policy.parameters(), strict=True)]
 
 
-def loaded_again(agent: RecurrentA2C, tmp_path) -> Any:
+def loaded_again(agent: RecurrentOnPolicyAlgorithm, tmp_path) -> Any:
     agent.policy.save(str(tmp_path / "policy.pt"))
     return type(agent.policy).load(str(tmp_path / "policy.pt"), device="cpu")
 
@@ -79,7 +96,7 @@ def test_a_policy_of_another_width_starts_new_episodes_or_is_refused():
 
 
 def test_a_replaced_optimizer_makes_the_updates_at_the_rate_of_the_schedule():
-    agent = learn(make_agent(learning_rate=lambda remaining: 0.25))
+    agent = learn(make_agent(learning_rate=lambda remaining: 0.25, **one_step()))
     agent.policy.optimizer = torch.optim.SGD(agent.policy.parameters(), lr=7.0)
     before = parameters(agent)
     agent.max_grad_norm = 1e9
@@ -111,7 +128,8 @@ def test_an_optimizer_of_the_heads_trains_the_heads():
 
 
 def test_a_changed_gradient_limit_is_honoured():
-    agent = learn(make_agent(learning_rate=1.0, policy_kwargs={"optimizer_class": torch.optim.SGD}))
+    descent = {"optimizer_class": torch.optim.SGD}
+    agent = learn(make_agent(learning_rate=1.0, policy_kwargs=descent, **one_step()))
     agent.max_grad_norm = 1e-6
     before = parameters(agent)
     learn(agent)
@@ -134,14 +152,14 @@ def test_a_changed_number_of_steps_takes_effect(n_steps):
             return True
 
     learn(agent, 2, callback=Rows())
-    assert agent._n_updates == updates + 2
+    assert agent._n_updates == updates + 2 * getattr(agent, "n_epochs", 1)
     assert agent.rollout_buffer.rewards.shape == (n_steps, ENVS)
     np.testing.assert_allclose(agent.rollout_buffer.rewards, rows[-n_steps:], rtol=1e-6)
 
 
 def test_a_number_of_steps_that_changes_during_training_takes_effect_with_the_next_rollout():
     class Halve(BaseCallback):
-        model: RecurrentA2C
+        model: RecurrentOnPolicyAlgorithm
         sizes: list[int] = []  # noqa: RUF012
 
         def _on_step(self):
@@ -193,7 +211,7 @@ def test_a_changed_learning_rate_is_used(name, tmp_path):
     learn(agent)
     assert agent.policy.optimizer.param_groups[0]["lr"] == 0.25
     agent.save(tmp_path / "agent")
-    loaded = learn(RecurrentA2C.load(tmp_path / "agent", env=make_env(), device="cpu", learning_rate=0.75))
+    loaded = learn(Agent.load(tmp_path / "agent", env=make_env(), device="cpu", learning_rate=0.75))
     assert loaded.policy.optimizer.param_groups[0]["lr"] == 0.75
 
 
@@ -206,12 +224,14 @@ def test_a_schedule_that_gives_no_rate_is_refused(rate):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("gae_lambda", 0.1), ("vf_coef", 3.0), ("ent_coef", 2.0), ("normalize_advantage", True)],
+    [("gae_lambda", 0.1), ("vf_coef", 3.0), ("ent_coef", 2.0), ("normalize_advantage", None)],
 )
 def test_other_settings_changed_later_count_as_if_given_at_first(name, value):
-    first = parameters(learn(make_agent(**{name: value}), 2))
     agent = make_agent()
-    setattr(agent, name, value)
+    given: dict[str, Any] = {name: not agent.normalize_advantage if value is None else value}
+    first = parameters(learn(make_agent(**given), 2))
+    agent = make_agent()
+    setattr(agent, name, given[name])
     second = parameters(learn(agent, 2))
     plain = parameters(learn(make_agent(), 2))
     assert all(map(torch.equal, first, second))
@@ -251,7 +271,7 @@ def test_another_environment_starts_new_episodes_and_another_number_of_them_is_r
 
 def test_a_loaded_agent_takes_another_number_of_environments(tmp_path):
     learn(make_agent()).save(tmp_path / "agent")
-    agent = learn(RecurrentA2C.load(tmp_path / "agent", env=make_env(5), device="cpu"))
+    agent = learn(Agent.load(tmp_path / "agent", env=make_env(5), device="cpu"))
     assert agent.rollout_buffer.rewards.shape == (STEPS, 5)
 
 
@@ -275,7 +295,7 @@ def test_a_seed_set_later_decides_what_follows():
 
 
 def test_a_replaced_spread_of_box_actions_is_the_one_that_acts_and_learns():
-    agent = RecurrentA2C("MlpPolicy", "Pendulum-v1", n_steps=8, seed=0, device="cpu")
+    agent = Agent("MlpPolicy", "Pendulum-v1", n_steps=8, seed=0, device="cpu")
     agent.policy.log_std = torch.nn.Parameter(torch.full((1,), -20.0))
     agent.policy.optimizer = torch.optim.SGD(agent.policy.parameters(), lr=1e-3)
     observation = np.ones((50, 3), np.float32)

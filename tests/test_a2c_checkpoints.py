@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 
 from mnm_rl.agents import RecurrentA2C
 from mnm_rl.agents.checkpoint import check_checkpoint
+from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from mnm_rl.envs import MazeVecEnv
 
 pytestmark = pytest.mark.filterwarnings(
@@ -28,19 +29,28 @@ CORES: dict[str, dict[str, Any]] = {
 ENVS, STEPS = 3, 77
 
 
+Agent: Any = RecurrentA2C
+"""The algorithm that a test is run with: each of both."""
+
+
+@pytest.fixture(autouse=True)
+def _each_algorithm(algorithm, monkeypatch):
+    monkeypatch.setitem(globals(), "Agent", algorithm)
+
+
 def maze_env(wrapped: bool = False) -> VecEnv:
     env = MazeVecEnv(ENVS, size=5, previous_action=True)
     return VecNormalize(VecMonitor(env), gamma=0.9) if wrapped else env
 
 
-def make_agent(env: VecEnv, core: str = "lstm", **settings: Any) -> RecurrentA2C:
+def make_agent(env: VecEnv, core: str = "lstm", **settings: Any) -> Any:
     kwargs = {"core": core, "core_kwargs": CORES[core]}
-    return RecurrentA2C(
+    return Agent(
         "MlpPolicy", env, **{"n_steps": STEPS, "seed": 3, **settings}, device="cpu", policy_kwargs=kwargs
     )
 
 
-def everything(agent: RecurrentA2C) -> dict[str, Any]:
+def everything(agent: RecurrentOnPolicyAlgorithm) -> dict[str, Any]:
     """All that decides how a run goes on, as plain values."""
     assert agent.ep_info_buffer is not None
     return {
@@ -67,7 +77,7 @@ def scramble_random_generators() -> None:
 def test_a_run_in_the_maze_goes_on_as_if_it_had_not_stopped(core, wrapped, tmp_path):
     make_agent(maze_env(wrapped), core).learn(2 * ENVS * STEPS).save(tmp_path / "agent")
     scramble_random_generators()
-    resumed = RecurrentA2C.load(tmp_path / "agent", env=maze_env(wrapped), device="cpu", force_reset=False)
+    resumed = Agent.load(tmp_path / "agent", env=maze_env(wrapped), device="cpu", force_reset=False)
     assert not np.all(resumed._last_episode_starts), "stopped in the middle of an episode"
     resumed.learn(4 * ENVS * STEPS, reset_num_timesteps=False)
     # Taken before the next run starts: it holds numbers drawn from the generators that all runs share.
@@ -81,7 +91,7 @@ def test_a_save_in_the_middle_of_a_rollout_goes_on_from_the_rollouts_start(tmp_p
     expected = everything(unbroken)
     scramble_random_generators()
     path = tmp_path / f"agent_{100 * ENVS}_steps.zip"
-    resumed = RecurrentA2C.load(path, env=maze_env(), device="cpu", force_reset=False)
+    resumed = Agent.load(path, env=maze_env(), device="cpu", force_reset=False)
     assert resumed.num_timesteps == ENVS * STEPS
     resumed.learn(4 * ENVS * STEPS, reset_num_timesteps=False)
     assert everything(resumed) == expected
@@ -101,7 +111,7 @@ def test_a_run_stopped_by_a_callback_and_saved_goes_on_as_if_it_had_not_stopped(
     stopped.learn(10**6, StopAfter(100))
     stopped.save(tmp_path / "agent")
     assert stopped.num_timesteps == 100 * ENVS, "saving changes nothing"
-    resumed = RecurrentA2C.load(tmp_path / "agent", env=maze_env(), device="cpu", force_reset=False)
+    resumed = Agent.load(tmp_path / "agent", env=maze_env(), device="cpu", force_reset=False)
     resumed.learn(2 * ENVS * STEPS, reset_num_timesteps=False)
     after = everything(resumed)
     assert after == everything(make_agent(maze_env()).learn(3 * ENVS * STEPS))
@@ -116,23 +126,21 @@ def test_a_run_goes_on_in_an_environment_that_was_kept(core, tmp_path):
     env = new_env()
     make_agent(env, core, n_steps=9).learn(5 * 18).save(tmp_path / "agent.zip")
     scramble_random_generators()
-    resumed = RecurrentA2C.load(tmp_path / "agent.zip", env=env, device="cpu", force_reset=False)
+    resumed = Agent.load(tmp_path / "agent.zip", env=env, device="cpu", force_reset=False)
     resumed.learn(7 * 18, reset_num_timesteps=False)
     assert everything(resumed) == expected
 
 
 def test_the_count_of_skipped_updates_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(RecurrentA2C, "_total", lambda agent, losses: float("nan") * losses.value)
+    monkeypatch.setattr(Agent, "_total", lambda agent, losses: float("nan") * losses.value)
     agent = make_agent(maze_env()).learn(2 * ENVS * STEPS)
     agent.save(tmp_path / "agent")
-    assert RecurrentA2C.load(tmp_path / "agent", device="cpu").guard.skipped == 2
+    assert Agent.load(tmp_path / "agent", device="cpu").guard.skipped == 2
 
 
 def test_loading_without_going_on_starts_new_episodes(tmp_path):
     make_agent(maze_env()).learn(ENVS * STEPS).save(tmp_path / "agent")
-    agent = RecurrentA2C.load(
-        tmp_path / "agent", env=MazeVecEnv(2, size=5, previous_action=True), device="cpu"
-    )
+    agent = Agent.load(tmp_path / "agent", env=MazeVecEnv(2, size=5, previous_action=True), device="cpu")
     agent.learn(2 * STEPS)
     assert agent.num_timesteps == 2 * STEPS
     assert agent.rollout_buffer.episode_starts[0].all()
@@ -143,7 +151,7 @@ def test_a_file_object_and_set_parameters():
     file = io.BytesIO()
     agent.save(file)
     file.seek(0)
-    loaded = RecurrentA2C.load(file, device="cpu")
+    loaded = Agent.load(file, device="cpu")
     other = make_agent(maze_env(), "mnm-p", seed=4)
     mine, others = (each.policy.state_dict()["core.initial_memory"] for each in (agent, other))
     assert not torch.equal(others, mine)
@@ -160,10 +168,10 @@ def test_evaluation_callbacks_progress_bar_and_tensorboard(tmp_path):
     agent = make_agent(env, tensorboard_log=str(tmp_path), entropy_kind="concentration")
     agent.learn(4 * ENVS * STEPS, callback, progress_bar=True)
     assert len(np.load(tmp_path / "evaluations.npz")["results"]) == 3
-    events = tensorboard.EventAccumulator(str(tmp_path / "RecurrentA2C_1")).Reload()
+    events = tensorboard.EventAccumulator(str(tmp_path / f"{Agent.__name__}_1")).Reload()
     names = "policy_loss value_loss entropy concentration meta_loss grad_norm explained_variance "
     names += "skipped_updates learning_rate"
-    expected = {f"train/{name}" for name in names.split()}
+    expected = {f"train/{Agent.tags.get(name, name)}" for name in names.split()}
     assert expected | {"rollout/ep_rew_mean", "time/fps"} <= set(events.Tags()["scalars"])
     mean, _ = evaluate_policy(agent, held_out, n_eval_episodes=4, deterministic=False)
     assert np.isfinite(mean)
@@ -200,22 +208,22 @@ def test_an_incomplete_checkpoint_is_refused(kind, tmp_path):
     path = tmp_path / "agent.zip"
     path.write_bytes(damaged_copies(tmp_path / "whole.zip")[kind])
     with pytest.raises(ValueError, match=r"agent.zip is incomplete or damaged"):
-        RecurrentA2C.load(path, device="cpu")
+        Agent.load(path, device="cpu")
 
 
 def test_a_missing_checkpoint_and_one_of_another_core_are_refused(tmp_path):
     with pytest.raises(ValueError, match="There is no checkpoint at"):
-        RecurrentA2C.load(tmp_path / "agent.zip")
+        Agent.load(tmp_path / "agent.zip")
     make_agent(maze_env()).save(tmp_path / "agent.zip")
     with pytest.raises(ValueError, match="was trained with core 'lstm', not 'mnm-p'"):
-        RecurrentA2C.load(tmp_path / "agent.zip", core="mnm-p")
+        Agent.load(tmp_path / "agent.zip", core="mnm-p")
     assert check_checkpoint(tmp_path / "agent", core="lstm")["core_kwargs"] == CORES["lstm"]
 
 
 def test_going_on_with_another_number_of_environments_is_refused(tmp_path):
     make_agent(maze_env()).learn(ENVS * STEPS).save(tmp_path / "agent")
     with pytest.raises(ValueError, match="for 2 environments"):
-        RecurrentA2C.load(
+        Agent.load(
             tmp_path / "agent",
             env=MazeVecEnv(2, size=5, previous_action=True),
             device="cpu",
@@ -226,7 +234,7 @@ def test_going_on_with_another_number_of_environments_is_refused(tmp_path):
 def test_going_on_in_an_environment_with_other_wrappers_is_refused(tmp_path):
     make_agent(maze_env()).learn(ENVS * STEPS).save(tmp_path / "agent")
     with pytest.raises(ValueError, match="other wrappers"):
-        RecurrentA2C.load(tmp_path / "agent", env=maze_env(wrapped=True), device="cpu", force_reset=False)
+        Agent.load(tmp_path / "agent", env=maze_env(wrapped=True), device="cpu", force_reset=False)
 
 
 def loop(folder: Path) -> Path:
@@ -238,10 +246,10 @@ def loop(folder: Path) -> Path:
 def test_a_path_that_cannot_be_read_is_named(trusted, tmp_path):
     for path in (tmp_path, loop(tmp_path)):
         with pytest.raises(ValueError, match=rf"The checkpoint {path} cannot be read: [A-Z][^\[\]]*$"):
-            RecurrentA2C.load(path, trusted=trusted)
+            Agent.load(path, trusted=trusted)
     for path in (None, 5, ["agent.zip"]):
         with pytest.raises(TypeError, match="path must be the path of a file or an open file, got"):
-            RecurrentA2C.load(path, trusted=trusted)
+            Agent.load(path, trusted=trusted)
 
 
 @pytest.mark.parametrize("trusted", [True, False])
@@ -250,19 +258,22 @@ def test_a_path_that_cannot_be_read_is_named(trusted, tmp_path):
     [
         ({"device": "x"}, "^device must be"),
         ({"env": 5}, "^env must be"),
-        ({"env": MazeVecEnv(ENVS, size=5)}, r"^Observation spaces do not match: Box\(.* != Box\("),
-        ({"nonsense": 1}, r"^load\(\) cannot change nonsense, which a saved RecurrentA2C does not have"),
+        ({"env": MazeVecEnv(ENVS, size=5)}, r"Observation spaces do not match: Box\(.* != Box\("),
+        (
+            {"nonsense": 1},
+            r"^load\(\) cannot change nonsense, which a saved Recurrent(A2C|PPO) does not have",
+        ),
         ({"stats_window_size": 5}, r"^load\(\) cannot change stats_window_size"),
-        ({"verbose": "x"}, "^verbose must be"),
-        ({"seed": 1.5}, "^seed must be"),
-        ({"gamma": 5}, "^gamma must be"),
+        ({"verbose": "x"}, "verbose must be"),
+        ({"seed": 1.5}, "seed must be"),
+        ({"gamma": 5}, "gamma must be"),
         ({"rollout_buffer_kwargs": {"x": 1}}, "rollout_buffer_kwargs has x"),
     ],
 )
 def test_what_cannot_be_loaded_is_said_in_one_line(arguments, message, trusted, tmp_path):
     make_agent(maze_env()).save(tmp_path / "agent")
     with pytest.raises((ValueError, TypeError), match=message) as caught:
-        RecurrentA2C.load(tmp_path / "agent", trusted=trusted, **{"device": "cpu", **arguments})
+        Agent.load(tmp_path / "agent", trusted=trusted, **{"device": "cpu", **arguments})
     assert "\n" not in str(caught.value)
 
 
@@ -270,7 +281,7 @@ def test_attributes_that_are_no_settings_may_be_changed_too(tmp_path):
     file = io.BytesIO()
     make_agent(maze_env()).save(file)
     file.seek(0)
-    loaded = RecurrentA2C.load(file, device="cpu", num_timesteps=5, entropy_kind="concentration")
+    loaded = Agent.load(file, device="cpu", num_timesteps=5, entropy_kind="concentration")
     assert (loaded.num_timesteps, loaded.entropy_kind) == (5, "concentration")
 
 
@@ -284,7 +295,7 @@ def test_an_agent_is_not_saved_where_a_file_is_in_the_way(tmp_path):
         agent.save(5)
     with pytest.warns(UserWarning, match="does not exist"):
         agent.save(tmp_path / "new" / "deep" / "agent.zip")
-    assert RecurrentA2C.load(tmp_path / "new" / "deep" / "agent", device="cpu").seed == 3
+    assert Agent.load(tmp_path / "new" / "deep" / "agent", device="cpu").seed == 3
 
 
 @pytest.mark.parametrize(

@@ -63,9 +63,11 @@ def first_actions(env: DummyVecEnv) -> list:
     return first.actions
 
 
-def make_agent(core="lstm", env=None, policy="MlpPolicy", **settings) -> RecurrentA2C:
+def make_agent(
+    core="lstm", env=None, policy="MlpPolicy", algorithm: type[Any] = RecurrentA2C, **settings
+) -> Any:
     kwargs = {"core": core, "core_kwargs": {**CORES[core], **settings.pop("core_kwargs", {})}}
-    return RecurrentA2C(
+    return algorithm(
         policy,
         env or DummyVecEnv([Sampled] * 2),
         n_steps=5,
@@ -173,14 +175,14 @@ def test_what_gymnasiums_reset_returns_is_not_an_observation():
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("is_dict", [False, True])
-def test_an_observation_that_is_no_number_stops_before_the_environment_is_touched(number, is_dict):
+def test_an_observation_that_is_no_number_stops_before_the_environment_is_touched(number, is_dict, algorithm):
     def build():
         env = Sampled(spaces.Dict({"x": VECTOR, "n": spaces.Discrete(2)}) if is_dict else VECTOR)
         env.bad_at, env.bad_number = 3, number
         return env
 
     env = DummyVecEnv([build, Sampled] if not is_dict else [build])
-    agent = make_agent(env=env, policy="MultiInputPolicy" if is_dict else "MlpPolicy")
+    agent = make_agent(algorithm=algorithm, env=env, policy="MultiInputPolicy" if is_dict else "MlpPolicy")
     name = "observation 'x'" if is_dict else "observation"
     with pytest.raises(ValueError, match=rf"The {name} has {number} at \[0, 1\]; only finite"):
         agent.learn(50)
@@ -200,9 +202,9 @@ def test_predict_says_so_too():
 
 @pytest.mark.parametrize("kind", ACTIONS)
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_parameters_that_are_no_numbers_stop_before_the_environment_is_touched(kind, number):
+def test_parameters_that_are_no_numbers_stop_before_the_environment_is_touched(kind, number, algorithm):
     env = DummyVecEnv([lambda: Sampled(action_space=ACTIONS[kind])])
-    agent = make_agent(env=env)
+    agent = make_agent(algorithm=algorithm, env=env)
     with torch.no_grad():
         agent.policy.get_parameter("action_net.bias")[0] = number
     with pytest.raises(ValueError, match=r"The policy's parameter action_net.bias is not finite"):
@@ -212,9 +214,9 @@ def test_parameters_that_are_no_numbers_stop_before_the_environment_is_touched(k
         agent.predict(np.zeros(3, np.float32), deterministic=True)
 
 
-def test_a_spread_that_is_no_number_stops_too():
+def test_a_spread_that_is_no_number_stops_too(algorithm):
     env = DummyVecEnv([lambda: Sampled(action_space=ACTIONS["box"])])
-    agent = make_agent(env=env)
+    agent = make_agent(algorithm=algorithm, env=env)
     with torch.no_grad():
         agent.policy.log_std.fill_(float("nan"))
     with pytest.raises(ValueError, match="parameter log_std is not finite"):
@@ -260,17 +262,17 @@ def moved(observation: Any, space: spaces.Space) -> Any:
 
 
 @pytest.mark.parametrize("kind", STARTS)
-def test_spaces_that_do_not_start_at_zero_are_those_that_do_moved(kind, tmp_path):
+def test_spaces_that_do_not_start_at_zero_are_those_that_do_moved(kind, tmp_path, algorithm):
     observation, action = STARTS[kind]
     policy = "MultiInputPolicy" if isinstance(observation, spaces.Dict) else "MlpPolicy"
     env = DummyVecEnv([lambda length=length: Sampled(observation, action, length) for length in (3, 5)])
-    agent = make_agent(env=env, policy=policy).learn(40)
+    agent = make_agent(algorithm=algorithm, env=env, policy=policy).learn(40)
     counted = DummyVecEnv([lambda: Sampled(counted_from_zero(observation), counted_from_zero(action))])
-    twin = make_agent(env=counted, policy=policy)
+    twin = make_agent(algorithm=algorithm, env=counted, policy=policy)
     twin.policy.load_state_dict(agent.policy.state_dict())
     assert {str(each) for each in first_actions(env)} > {str(first_actions(env)[0])}
     agent.save(tmp_path / "agent")
-    loaded = RecurrentA2C.load(tmp_path / "agent", device="cpu", trusted=False)
+    loaded = algorithm.load(tmp_path / "agent", device="cpu", trusted=False)
     space, state = copy.deepcopy(observation), None
     space.seed(0)
     for _ in range(8):
@@ -285,8 +287,10 @@ def test_spaces_that_do_not_start_at_zero_are_those_that_do_moved(kind, tmp_path
     evaluate_policy(agent, env, n_eval_episodes=2, deterministic=False, warn=False)
 
 
-def test_the_buffer_and_the_distribution_count_from_zero():
-    agent = make_agent(env=DummyVecEnv([lambda: Sampled(action_space=spaces.Discrete(3, start=7))])).learn(10)
+def test_the_buffer_and_the_distribution_count_from_zero(algorithm):
+    agent = make_agent(
+        algorithm=algorithm, env=DummyVecEnv([lambda: Sampled(action_space=spaces.Discrete(3, start=7))])
+    ).learn(10)
     assert set(agent.rollout_buffer.actions.ravel()) <= {0, 1, 2}
     actions, *_ = agent.policy(torch.zeros(4, 3), None, torch.zeros(4, dtype=torch.bool))
     assert actions.max() <= 2

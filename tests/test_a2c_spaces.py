@@ -69,9 +69,11 @@ def make_env(observation: str = "vector", action: str = "discrete") -> DummyVecE
     return DummyVecEnv([lambda length=length: build(length) for length in (2, 3, 7)])
 
 
-def make_agent(env: Any, policy: str = "MlpPolicy", **settings: Any) -> RecurrentA2C:
+def make_agent(
+    env: Any, policy: str = "MlpPolicy", algorithm: type[Any] = RecurrentA2C, **settings: Any
+) -> Any:
     kwargs = {"core": "lstm", "core_kwargs": {"hidden_size": 6}, **settings.pop("policy_kwargs", {})}
-    return RecurrentA2C(
+    return algorithm(
         policy, env, n_steps=5, seed=0, device="cpu", policy_kwargs=kwargs, ent_coef=0.01, **settings
     )
 
@@ -80,9 +82,9 @@ def make_agent(env: Any, policy: str = "MlpPolicy", **settings: Any) -> Recurren
     ("observation", "action"),
     [(name, "discrete") for name in OBSERVATIONS] + [("vector", name) for name in ACTIONS],
 )
-def test_spaces(observation, action, tmp_path):
+def test_spaces(observation, action, tmp_path, algorithm):
     env = make_env(observation, action)
-    agent = make_agent(env, POLICIES.get(observation, "MlpPolicy"))
+    agent = make_agent(env, POLICIES.get(observation, "MlpPolicy"), algorithm)
     before = {name: parameter.clone() for name, parameter in agent.policy.named_parameters()}
     agent.learn(3 * 15)
     changed = [
@@ -90,7 +92,7 @@ def test_spaces(observation, action, tmp_path):
     ]
     assert all(changed)
     agent.save(tmp_path / "agent.zip")
-    loaded = RecurrentA2C.load(tmp_path / "agent.zip", device="cpu")
+    loaded = algorithm.load(tmp_path / "agent.zip", device="cpu")
     obs, state = env.reset(), None
     for _ in range(3):
         assert not isinstance(obs, tuple)

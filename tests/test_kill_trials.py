@@ -16,7 +16,7 @@ from kill_trials import Attempts, Laboratory, Trial, broken_promises, difference
 
 from mnm_rl.training.folder import load_state
 
-MAZE, CARTPOLE, _, COPY = kill_trials.RUNS
+MAZE, CARTPOLE, PPO, _, COPY = kill_trials.RUNS
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +27,10 @@ def laboratory(tmp_path_factory):
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("run", [MAZE, COPY])
+@pytest.mark.parametrize("run", [MAZE, PPO, COPY])
 def test_killed_runs_end_as_if_nothing_had_happened(run, laboratory, capsys):
     kills = ("start", "checkpoint write", "curve write")
-    first = 0 if run == MAZE else 10
+    first = 10 if run == COPY else 0
     tallies = run_trials(laboratory, [Trial(first + number, run, kill) for number, kill in enumerate(kills)])
     assert sum(tally.failures for tally in tallies.values()) == 0, capsys.readouterr().err
     assert sum(tally.killed for tally in tallies.values()) >= 2

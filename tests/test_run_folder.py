@@ -14,7 +14,7 @@ import pytest
 from mnm_rl.training import files
 from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.curves import CurveFile, read_curve
-from mnm_rl.training.files import atomic_write
+from mnm_rl.training.files import atomic_write, check_output_file, check_writable_directory
 from mnm_rl.training.folder import (
     AGENT,
     SUPERVISED,
@@ -105,7 +105,7 @@ def test_runs_of_another_or_an_unknown_kind(tmp_path):
         with pytest.raises(ValueError, match=r"is damaged|is not the config of a run"):
             read_run(tmp_path / "run")
     (tmp_path / "run" / "config.json").write_text('{"kind": "poem", "config": {}}')
-    with pytest.raises(ValueError, match="of kind poem; known kinds: supervised, a2c, measurement"):
+    with pytest.raises(ValueError, match="of kind poem; known kinds: supervised, a2c, ppo, measurement"):
         read_kind(tmp_path / "run")
 
 
@@ -163,6 +163,53 @@ def test_what_goes_wrong_is_one_sentence(error, status, message, capsys):
     assert said.startswith("program: ")
     assert message in said
     assert said.count("\n") == 1
+
+
+def interrupt() -> None:
+    """Ctrl-C, whose exception becomes another one on its way out, as inside of Python's own parser."""
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+    except KeyboardInterrupt as error:
+        raise SystemError("AST constructor recursion depth mismatch") from error
+
+
+def test_ctrl_c_that_comes_out_as_another_error_is_ctrl_c(capsys):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as stop, one_sentence_errors("program"):
+            interrupt()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (stop.value.code, capsys.readouterr().err) == (130, "program: Stopped.\n")
+
+
+def test_the_same_error_without_ctrl_c_is_a_bug():
+    with pytest.raises(SystemError, match="AST"), one_sentence_errors("program"):
+        raise SystemError("AST constructor recursion depth mismatch")
+
+
+def test_checks_of_places_leave_nothing_behind(tmp_path):
+    check_writable_directory(tmp_path / "a" / "b")
+    check_output_file(tmp_path / "c" / "picture.png", (".png", ".gif"))
+    assert os.listdir(tmp_path) == []
+    with atomic_write(tmp_path / "a" / "b" / "file") as temporary:
+        temporary.write_text("x")
+    assert os.listdir(tmp_path / "a" / "b") == ["file"]
+
+
+def test_places_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    for place in ("file", "file/below", "loop", "loop/below"):
+        with pytest.raises(ValueError, match="Cannot write to the directory"):
+            check_writable_directory(tmp_path / place)
+    with pytest.raises(ValueError, match="is a folder, not a file"):
+        check_output_file(tmp_path / "folder.png", (".png",))
+    with pytest.raises(ValueError, match=r"must end in \.png or \.gif"):
+        check_output_file(tmp_path / "picture.bmp", (".png", ".gif"))
 
 
 def test_an_error_of_ours_is_not_dressed_up_as_the_users():

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnm_rl.agents import RecurrentA2C
+from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from mnm_rl.training.curves import read_curve
-from mnm_rl.training.rl.agent import policy_name
+from mnm_rl.training.rl.agent import ALGORITHMS, policy_name, updates_made
 from mnm_rl.training.rl.config import A2CConfig, config_from_dict, config_to_dict
 from mnm_rl.training.rl.environments import EnvConfig, make_env
 from mnm_rl.training.rl.presets import PRESETS, preset_config
@@ -44,22 +44,32 @@ def run_script(monkeypatch, capsys):
         signal.signal(number, handler)
 
 
+BOTH = pytest.mark.parametrize("train", ["train_a2c", "train_ppo"])
+"""What holds for both programs."""
+
+
+def load(directory: Path) -> RecurrentOnPolicyAlgorithm:
+    kind = json.loads((directory / "config.json").read_text())["kind"]
+    return ALGORITHMS[kind].load(directory / "checkpoint.zip", device="cpu")
+
+
 def parameters(directory: Path) -> list[np.ndarray]:
-    agent = RecurrentA2C.load(directory / "checkpoint.zip", device="cpu")
+    agent = load(directory)
     return [value.numpy() for value in agent.policy.state_dict().values()]
 
 
-def test_a_run_its_continuation_and_its_evaluation(run_script, tmp_path):
+@BOTH
+def test_a_run_its_continuation_and_its_evaluation(train, run_script, tmp_path):
     run, whole = tmp_path / "run", tmp_path / "whole"
     constant = [*TINY_MAZE, "--schedule", "constant"]  # a falling rate depends on the length of the run
-    status, out, _ = run_script("train_a2c", *constant, "--log-dir", run, "--episodes", "12")
+    status, out, _ = run_script(train, *constant, "--log-dir", run, "--episodes", "12")
     assert status == 0
     assert f"evaluate.py {run}" in out.replace("\n", "")
     # As if the process had been killed later, in the middle of a row.
     with (run / "progress.csv").open("a") as file:
         file.write("4,16,3200,1.0,5,0,0,0,0,0,0,0,0,0\r\n6,24,48")
-    assert run_script("train_a2c", "--resume", run, "--episodes", "24", "--quiet")[:2] == (0, "")
-    run_script("train_a2c", *constant, "--log-dir", whole, "--episodes", "24", "--quiet")
+    assert run_script(train, "--resume", run, "--episodes", "24", "--quiet")[:2] == (0, "")
+    run_script(train, *constant, "--log-dir", whole, "--episodes", "24", "--quiet")
     for first, second in zip(parameters(run), parameters(whole), strict=True):
         np.testing.assert_array_equal(first, second)
     curve, expected = read_curve(run / "progress.csv"), read_curve(whole / "progress.csv")
@@ -85,15 +95,17 @@ def test_a_run_its_continuation_and_its_evaluation(run_script, tmp_path):
     assert again.splitlines()[2:] == out.splitlines()[2:-1], "the same seed gives the same scores"
 
 
-def test_a_run_that_goes_on_with_other_settings(run_script, tmp_path):
+@BOTH
+def test_a_run_that_goes_on_with_other_settings(train, run_script, tmp_path):
     run = tmp_path / "run"
     arguments = [*TINY_MAZE, "--schedule", "constant", "--episodes", "8", "--quiet"]
-    run_script("train_a2c", *arguments, "--log-dir", run)
+    run_script(train, *arguments, "--log-dir", run)
     changes = ["--episodes", "16", "--schedule", "linear", "--gamma", "0.8", "--ent-coef-end", "0.01"]
-    assert run_script("train_a2c", "--resume", run, *changes, "--quiet")[0] == 0
-    agent = RecurrentA2C.load(run / "checkpoint.zip", device="cpu")
+    assert run_script(train, "--resume", run, *changes, "--quiet")[0] == 0
+    agent = load(run)
     assert agent.gamma == 0.8
-    assert agent.ent_coef == pytest.approx(0.03 + (0.01 - 0.03) * 12 / 16)
+    first = {"train_a2c": 0.03, "train_ppo": 0.003}[train]
+    assert agent.ent_coef == pytest.approx(first + (0.01 - first) * 12 / 16)
     assert read_curve(run / "progress.csv")["learning_rate"] == pytest.approx([0.001, 0.0])
     document = json.loads((run / "config.json").read_text())
     (change,) = document["changes"]
@@ -123,9 +135,10 @@ def test_all_presets_can_be_run():
         preset_config("best")
 
 
+@BOTH
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path):
-    command = [sys.executable, str(SCRIPTS / "train_a2c.py"), *TINY_MAZE, "--log-dir", str(tmp_path / "run")]
+def test_a_signal_saves_and_says_how_to_go_on(train, number, tmp_path):
+    command = [sys.executable, str(SCRIPTS / f"{train}.py"), *TINY_MAZE, "--log-dir", str(tmp_path / "run")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         deadline = time.monotonic() + 60
@@ -135,22 +148,23 @@ def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path):
         assert process.stdout is not None
         out = process.stdout.read()
     assert process.returncode == 130
-    updates = RecurrentA2C.load(tmp_path / "run" / "checkpoint.zip", device="cpu")._n_updates
+    updates = updates_made(load(tmp_path / "run"))
     assert updates >= 2
-    again = f"python scripts/train_a2c.py --resume {tmp_path / 'run'}"
+    again = f"python scripts/{train}.py --resume {tmp_path / 'run'}"
     assert f"Stopped after {updates} updates. Go on with: {again}" in out
 
 
-def test_cartpole_without_velocities(run_script, tmp_path):
+@BOTH
+def test_cartpole_without_velocities(train, run_script, tmp_path):
     arguments = ["--env", "CartPole-v1", "--drop-observations", "1,3", "--core", "gru", "--n-envs", "2"]
     arguments += ["--log-dir", tmp_path / "run", "--timesteps", "512", "--n-steps", "64", "--log-every", "1"]
-    assert run_script("train_a2c", *arguments, "--schedule", "linear", "--quiet")[0] == 0
+    assert run_script(train, *arguments, "--schedule", "linear", "--quiet")[0] == 0
     assert read_curve(tmp_path / "run" / "progress.csv")["learning_rate"] == [0.00075, 0.0005, 0.00025, 0]
     assert any((tmp_path / "run").glob("events.*"))
-    status, out, _ = run_script("train_a2c", "--resume", tmp_path / "run", "--timesteps", "768", "--quiet")
+    status, out, _ = run_script(train, "--resume", tmp_path / "run", "--timesteps", "768", "--quiet")
     assert status == 0
     assert len(read_curve(tmp_path / "run" / "progress.csv")["updates"]) == 6
-    assert RecurrentA2C.load(tmp_path / "run" / "checkpoint.zip").observation_space.shape == (2,)
+    assert load(tmp_path / "run").observation_space.shape == (2,)
     status, out, _ = run_script("evaluate", tmp_path / "run", "--episodes", "3")
     assert status == 0
     assert "player" not in out
@@ -229,7 +243,7 @@ def test_defaults_depend_on_the_environment():
         (["--seed", "1", "--seed", "2"], "--seed is given twice"),
         (["--quiet", "--no-quiet"], "--quiet is given twice"),
         (["--hidden-size", "4", "--core.hidden-size", "5"], "--core.hidden-size is given twice"),
-        (["--seed", str(2**32)], "seed must be less than 2^32"),
+        (["--seed", str(2**32)], "seed must not be negative and less than 2^32"),
         (["--threads", "100000"], "threads must be at least 1 and at most 1024"),
         (["--core.recall-weights", "nan"], "recall_weights must be finite numbers"),
         (["--env", "FrozenLake-v1", "--env-kwargs", '{"map_name": "9x9"}'], "cannot be made: '9x9'"),
@@ -266,9 +280,10 @@ def test_bad_options_get_one_sentence_and_leave_nothing_behind(run_script, tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_with_something_in_it_is_left_alone(run_script, tmp_path):
+@BOTH
+def test_a_folder_with_something_in_it_is_left_alone(train, run_script, tmp_path):
     (tmp_path / "note.txt").write_text("mine")
-    status, _, err = run_script("train_a2c", *TINY_MAZE, "--log-dir", tmp_path)
+    status, _, err = run_script(train, *TINY_MAZE, "--log-dir", tmp_path)
     assert status == 2
     assert "is not an empty folder" in err
     assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
@@ -281,17 +296,18 @@ def test_a_folder_that_cannot_be_written(run_script, tmp_path):
     assert "Cannot write to the directory" in err
 
 
-def test_runs_that_cannot_go_on(run_script, tmp_path):
-    assert "There is no run in" in run_script("train_a2c", "--resume", tmp_path)[2]
+@BOTH
+def test_runs_that_cannot_go_on(train, run_script, tmp_path):
+    assert "There is no run in" in run_script(train, "--resume", tmp_path)[2]
     run = tmp_path / "run"
-    run_script("train_a2c", *TINY_MAZE, "--log-dir", run, "--episodes", "4", "--quiet")
+    run_script(train, *TINY_MAZE, "--log-dir", run, "--episodes", "4", "--quiet")
     for core in ("gru", "mnm-p"):
-        status, _, err = run_script("train_a2c", "--resume", run, "--core", core)
+        status, _, err = run_script(train, "--resume", run, "--core", core)
         assert status == 2
         assert f"has core lstm, not {core}" in err
     whole = (run / "checkpoint.zip").read_bytes()
     (run / "checkpoint.zip").write_bytes(whole[:-100])
-    for script, arguments in (("train_a2c", ["--resume", run]), ("evaluate", [run])):
+    for script, arguments in ((train, ["--resume", run]), ("evaluate", [run])):
         status, _, err = run_script(script, *arguments)
         assert status == 2
         assert "checkpoint.zip is incomplete or damaged" in err
@@ -299,19 +315,20 @@ def test_runs_that_cannot_go_on(run_script, tmp_path):
     document = json.loads((run / "config.json").read_text())
     document["config"]["core"] = "gru"
     (run / "config.json").write_text(json.dumps(document))
-    status, _, err = run_script("train_a2c", "--resume", run)
+    status, _, err = run_script(train, "--resume", run)
     assert status == 2
     assert "was trained with core 'lstm', not 'gru'" in err
     (run / "config.json").write_text(json.dumps({**document, "config": {"colour": 1}}))
-    assert "does not know: colour" in run_script("train_a2c", "--resume", run)[2]
+    assert "does not know: colour" in run_script(train, "--resume", run)[2]
 
 
-def test_a_resumed_run_stays_in_its_folder(run_script, tmp_path):
-    status, _, err = run_script("train_a2c", "--resume", tmp_path / "run", "--log-dir", tmp_path / "other")
+@BOTH
+def test_a_resumed_run_stays_in_its_folder(train, run_script, tmp_path):
+    status, _, err = run_script(train, "--resume", tmp_path / "run", "--log-dir", tmp_path / "other")
     assert status == 2
     assert "There is no run" in err
-    run_script("train_a2c", *TINY_MAZE, "--log-dir", tmp_path / "run", "--episodes", "4", "--quiet")
-    status, _, err = run_script("train_a2c", "--resume", tmp_path / "run", "--log-dir", tmp_path / "other")
+    run_script(train, *TINY_MAZE, "--log-dir", tmp_path / "run", "--episodes", "4", "--quiet")
+    status, _, err = run_script(train, "--resume", tmp_path / "run", "--log-dir", tmp_path / "other")
     assert status == 2
     assert "leave out --log-dir or --resume" in err
 
@@ -350,7 +367,7 @@ def test_evaluations_that_are_refused(run_script, tmp_path):
     for arguments, message in (
         ([tmp_path / "nothing"], "There is no run at"),
         ([run, "--episodes", "1"], "episodes must be at least 2"),
-        ([run, "--video", tmp_path / "episode.mp4"], "should end in .gif"),
+        ([run, "--video", tmp_path / "episode.mp4"], "must end in .gif"),
         ([run, "--instance", "2"], "instance is for runs of dictionary inference"),
         ([run, "--data", "here"], "data is for runs of bAbI, not for an agent"),
     ):

@@ -50,10 +50,10 @@ def test_bad_input_is_one_sentence(plot, tmp_path):
     run = write_run(tmp_path / "run", "10,0\n")
     (tmp_path / "file").touch()
     for arguments, message in (
-        ((), "Name at least one folder of a run, or a CSV file."),
+        ((), "Name at least one folder of a run, or a CSV file, as runs."),
         ((tmp_path,), f"There is no curve at {tmp_path}/progress.csv."),
         ((run, "--y", "size"), f"{run} has no column size; its columns: episodes, reward."),
-        ((run, "--labels", "a", "b"), "There are 1 runs and 2 labels."),
+        ((run, "--labels", "a", "b"), "labels must be as many as runs: there are 1, and 2 labels."),
         ((run, "--out", tmp_path / "file" / "a.png"), f"Cannot write to the directory {tmp_path}/file: "),
     ):
         status, _, err = plot(*arguments, *(() if "--out" in arguments else ("--out", tmp_path / "a.png")))

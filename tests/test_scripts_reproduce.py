@@ -198,7 +198,7 @@ def test_real_processes_and_ctrl_c(tmp_path):
             "Unknown figure or table 'figure9'; known: figure2, figure3, figure4, figure6, table1",
         ),
         (("figure2", "--scale", "huge"), "Unknown scale 'huge'; known: smoke, laptop, paper."),
-        (("figure2", "--seeds", "0"), "seeds must be at least 1, got 0."),
+        (("figure2", "--seeds", "0"), "seeds must be from 1 to 1000, got 0."),
         (("figure2", "--workers", "0"), "workers must be at least 1, got 0."),
         (("figure3", "--ray-address", "auto"), "figure3 measures time on this machine, so it takes no --ray"),
         (("figure2", "--draw-only"), "There are no runs with any numbers in"),

@@ -47,7 +47,7 @@ def config(core: str = "mnm-p", **options: Any) -> A2CConfig:
     return A2CConfig(**{**maze, "core": core, "core_settings": settings, "seed": 3, **options})
 
 
-def new_agent(config: A2CConfig) -> RecurrentA2C:
+def new_agent(config: A2CConfig) -> Any:
     return make_agent(config, make_env(config, config.n_envs))
 
 
@@ -363,7 +363,7 @@ def test_what_cannot_be_watched_is_refused_with_a_reason(tmp_path):
         analyze_agent(tmp_path / "maze", tmp_path, episodes=1)
 
 
-def train(config: A2CConfig, logger: Logger, updates: int, *callbacks: Any, **load: Any) -> RecurrentA2C:
+def train(config: A2CConfig, logger: Logger, updates: int, *callbacks: Any, **load: Any) -> Any:
     env = make_env(config, config.n_envs)
     agent = RecurrentA2C.load(env=env, force_reset=False, **load) if load else make_agent(config, env)
     agent.set_logger(logger)

@@ -31,15 +31,16 @@ from mnm_rl.tasks.babi.options import BabiOptions
 from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.devices import set_up_torch
 from mnm_rl.training.files import atomic_write, check_writable_directory
-from mnm_rl.training.folder import AGENT, SUPERVISED, read_kind
+from mnm_rl.training.folder import AGENTS, SUPERVISED, read_kind
 from mnm_rl.training.supervised.config import SupervisedConfig, config_from_dict
 from mnm_rl.training.supervised.evaluation import load_run
 from mnm_rl.training.supervised.model import SequenceModel
 
 FORGETTING_SEQUENCES = 64
 OF_BABI = ("text", "supports", "task_number", "data")
-OF_SUPERVISED = ("story", *OF_BABI)
+OF_SUPERVISED = ("story", "story_words", "end_words", *OF_BABI)
 OF_AGENTS = ("episodes", "seed")
+STORY_WORDS, END_WORDS = 80, 24
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,10 @@ class Args:
     supports: int | None = None
     """bAbI, instead of pictures: over so many test questions of each task, how often the value read when the
     answer is due is most like one written in a supporting sentence. Takes --task-number."""
-    story_words: int = 80
-    """The most words of a story in a picture, counted from its end."""
-    end_words: int = 24
-    """The most words that count as the end of a story."""
+    story_words: int | None = None
+    """The most words of a story in a picture, counted from its end; 80 if not given."""
+    end_words: int | None = None
+    """The most words that count as the end of a story; 24 if not given."""
     data: str | None = None
     """bAbI: folder or archive with the official files, if not where the run found them."""
     episodes: int | None = None
@@ -80,7 +81,7 @@ def main(args: Args) -> None:
     """Find out what kind of run it is."""
     set_up_torch("cpu", args.threads)
     kind, values = read_kind(args.run, args.trusted)
-    if kind is AGENT:
+    if kind in AGENTS:
         analyze_maze(args)
     elif kind is SUPERVISED:
         analyze_supervised(args, values)
@@ -138,6 +139,9 @@ def _check(args: Args, config: SupervisedConfig) -> None:
     for name in ("supports", "story_words", "end_words"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(args, name)}.")
+    for name in ("story", "story_words", "end_words"):
+        if args.supports is not None and getattr(args, name) is not None:
+            raise ValueError(f"--supports prints numbers, for which {name} means nothing.")
     if args.supports is None:
         check_writable_directory(args.out)
 
@@ -176,11 +180,12 @@ def _figures(
     args: Args, task: Task, model: SequenceModel, trace: Trace, episode: Episode, title: str
 ) -> Iterator[tuple[str, Figure]]:
     """File names and pictures."""
-    sizes = (args.story_words, args.end_words, title)
-    yield "question", draw_question(trace, episode, "together", args.story_words, title)
+    words = args.story_words or STORY_WORDS
+    sizes = (words, args.end_words or END_WORDS, title)
+    yield "question", draw_question(trace, episode, "together", words, title)
     yield "story-end", draw_story_end(trace, episode, MAPS, "together", *sizes)
     if trace["read_values"].shape[2] > 1:
-        yield "question-heads", draw_question(trace, episode, "separately", args.story_words, title)
+        yield "question-heads", draw_question(trace, episode, "separately", words, title)
         for one in MAPS:
             figure = draw_story_end(trace, episode, [one], "separately", *sizes)
             yield f"story-end-heads-{one.name}", figure

@@ -6,6 +6,7 @@ $ python scripts/evaluate.py runs/MNMMaze-9x9-mnm-p-seed0 --video episode.gif
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,23 +15,27 @@ import tyro
 from PIL import Image
 from stable_baselines3.common.utils import set_random_seed
 
-from mnm_rl.agents import RecurrentA2C
-from mnm_rl.analysis.maze.film import draw_maze_episode, film_episode, save_animation
+from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
+from mnm_rl.analysis.maze.film import check_filmable, draw_maze_episode, film_episode, save_animation
 from mnm_rl.commands.parsing import parse_all
 from mnm_rl.envs import MazeVecEnv, reference_scores
 from mnm_rl.envs.players import EpisodeScores
 from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.devices import set_up_torch
-from mnm_rl.training.files import check_writable_directory
-from mnm_rl.training.folder import AGENT, SUPERVISED, read_kind
-from mnm_rl.training.rl.agent import read_agent
-from mnm_rl.training.rl.config import A2CConfig, config_from_dict
-from mnm_rl.training.rl.environments import is_maze, make_env, maze_arguments
+from mnm_rl.training.files import atomic_write, check_output_file
+from mnm_rl.training.folder import AGENTS, SUPERVISED, RunKind, read_kind
+from mnm_rl.training.options import check_seed
+from mnm_rl.training.rl.agent import read_agent, updates_made
+from mnm_rl.training.rl.config import AgentConfig, config_from_dict
+from mnm_rl.training.rl.display import EpisodeCounter
+from mnm_rl.training.rl.environments import is_maze, make_env, maze_arguments, maze_rules
 from mnm_rl.training.rl.evaluation import Score, evaluate_agent
 from mnm_rl.training.supervised.evaluation import describe_errors, evaluate_run
 
 PARALLEL_MAZES, PARALLEL_OTHERS = 100, 16
 EPISODES, SEED, PICTURE_STEPS = 1000, 1_000_000, 60
+FEWEST_EPISODES, SECONDS = 100, 60.0
+"""Where episodes are slow, fewer are played."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ class Args:
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of a run, or a checkpoint in such a folder."""
     episodes: int | None = None
-    """Agents: episodes per line of the table; 1,000 if not given."""
+    """Agents: episodes per line of the table; if not given, 1,000, or as many as take about a minute, but no
+    fewer than 100."""
     seed: int | None = None
     """Agents: of the episodes; 1,000,000 if not given, training runs use seeds near 0."""
     video: Path | None = None
@@ -66,40 +72,42 @@ def main(args: Args) -> None:
     """Find out what kind of run it is."""
     set_up_torch(args.device, args.threads)
     kind, values = read_kind(args.run, args.trusted)
-    if kind is AGENT:
-        evaluate_a2c(args, values)
+    if kind in AGENTS:
+        evaluate_trained_agent(args, kind, values)
     elif kind is SUPERVISED:
         evaluate_supervised(args)
     else:
         raise ValueError(f"{args.run} is a run of kind {kind.name}; there is nothing to evaluate.")
 
 
-def evaluate_a2c(args: Args, values: dict[str, Any]) -> None:
+def evaluate_trained_agent(args: Args, kind: RunKind, values: dict[str, Any]) -> None:
     """Mean episode reward, stochastic and deterministic, beside the reference players."""
     for name, meant_for in (("instance", "dictionary inference"), ("data", "bAbI")):
         if getattr(args, name) is not None:
             raise ValueError(f"{name} is for runs of {meant_for}, not for an agent.")
-    episodes = EPISODES if args.episodes is None else args.episodes
     seed = SEED if args.seed is None else args.seed
     steps = PICTURE_STEPS if args.picture_steps is None else args.picture_steps
-    for name, value, least in (("episodes", episodes, 2), ("seed", seed, 0), ("picture_steps", steps, 1)):
-        if value < least:
+    check_seed(seed)
+    for name, value, least in (("episodes", args.episodes, 2), ("picture_steps", steps, 1)):
+        if value is not None and value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}.")
-    config = config_from_dict(values)
-    if args.video is not None:
-        _check_video(args.video)
-    if args.picture is not None:
-        _check_picture(args.picture, config)
-    path = AGENT.parameters(args.run)
+    config = config_from_dict(values, kind)
+    _check_pictures(args, config, steps)
+    path = kind.parameters(args.run)
     agent = read_agent(args.run, config, args.device, args.trusted)
-    print(f"{config.env}, {config.core}, {path}, {agent._n_updates} updates, {episodes} episodes each")
+    if args.video is not None:
+        env = make_env(config, 1)
+        check_filmable(env)
+        env.close()
+    episodes = args.episodes or _affordable_episodes(agent, config, seed)
+    print(f"{config.env}, {config.core}, {path}, {updates_made(agent)} updates, {episodes} episodes each")
     maze_columns = "   first find  never  reward per step after it" if is_maze(config.env) else ""
     print(f"{'':22}reward  95% confidence{maze_columns}")
     for name, deterministic in (("agent, stochastic", False), ("agent, deterministic", True)):
-        parallel = min(episodes, PARALLEL_MAZES if is_maze(config.env) else PARALLEL_OTHERS)
-        env = make_env(config, parallel)
+        env = make_env(config, min(episodes, PARALLEL_MAZES if is_maze(config.env) else PARALLEL_OTHERS))
         _seed(env, seed)
-        score = evaluate_agent(agent, env, episodes, deterministic)
+        with EpisodeCounter(name, episodes) as counter:
+            score = evaluate_agent(agent, env, episodes, deterministic, counter.count)
         env.close()
         _print_score(name, score)
     if is_maze(config.env):
@@ -109,6 +117,19 @@ def evaluate_a2c(args: Args, values: dict[str, Any]) -> None:
         _film(agent, config, args.video, seed)
     if args.picture is not None:
         _draw(agent, config, args.picture, seed, steps)
+
+
+def _affordable_episodes(agent: RecurrentOnPolicyAlgorithm, config: AgentConfig, seed: int) -> int:
+    """As many as are played in about a minute, by the time that a few take."""
+    if is_maze(config.env):
+        return EPISODES
+    env = make_env(config, PARALLEL_OTHERS)
+    _seed(env, seed)
+    began = time.monotonic()
+    evaluate_agent(agent, env, PARALLEL_OTHERS, deterministic=False)
+    env.close()
+    in_time = int(PARALLEL_OTHERS * SECONDS / max(time.monotonic() - began, 1e-9))
+    return max(FEWEST_EPISODES, min(EPISODES, in_time))
 
 
 def _print_score(name: str, score: Score | EpisodeScores) -> None:
@@ -139,29 +160,33 @@ def _seed(env: Any, seed: int) -> None:
     env.seed(seed)
 
 
-def _check_video(path: Path) -> None:
-    if path.suffix.lower() != ".gif":
-        raise ValueError(f"The animation is a GIF file, so {path} should end in .gif.")
-    check_writable_directory(path.parent)
-
-
-def _check_picture(path: Path, config: A2CConfig) -> None:
+def _check_pictures(args: Args, config: AgentConfig, steps: int) -> None:
+    """Before anything is played: that what is to be drawn can be drawn and written."""
+    if args.video is not None:
+        check_output_file(args.video, (".gif",))
+        if args.picture is not None and args.picture.resolve() == args.video.resolve():
+            raise ValueError(f"picture and video cannot both be {args.video}.")
+    if args.picture is None:
+        if args.picture_steps is not None:
+            raise ValueError("picture_steps is of a picture; give --picture, too.")
+        return
     if not is_maze(config.env):
         raise ValueError(f"Only episodes in the maze can be drawn, not in {config.env}.")
-    if path.suffix.lower() not in (".png", ".gif", ".jpg"):
-        raise ValueError(f"The picture is a .png, .gif or .jpg file, not {path}.")
-    check_writable_directory(path.parent)
+    if steps > (horizon := maze_rules(config).horizon):
+        raise ValueError(f"picture_steps must be at most {horizon}, the length of an episode, got {steps}.")
+    check_output_file(args.picture, (".png", ".gif", ".jpg"))
 
 
-def _draw(agent: RecurrentA2C, config: A2CConfig, path: Path, seed: int, steps: int) -> None:
+def _draw(agent: RecurrentOnPolicyAlgorithm, config: AgentConfig, path: Path, seed: int, steps: int) -> None:
     env = make_env(config, 1)
     assert isinstance(env, MazeVecEnv)
     _seed(env, seed)
-    Image.fromarray(draw_maze_episode(agent, env, steps)).save(path)
+    with atomic_write(path) as temporary:
+        Image.fromarray(draw_maze_episode(agent, env, steps)).save(temporary)
     print(f"The first {steps} steps of an episode: {path}")
 
 
-def _film(agent: RecurrentA2C, config: A2CConfig, path: Path, seed: int) -> None:
+def _film(agent: RecurrentOnPolicyAlgorithm, config: AgentConfig, path: Path, seed: int) -> None:
     env = make_env(config, 1)
     _seed(env, seed)
     frames = film_episode(agent, env)

@@ -45,7 +45,13 @@ class Choices(NamedTuple):
 
 
 def find_choices(words: Sequence[str]) -> Choices:
-    """Look for the choices in a command line, whatever else is in it."""
+    """Look for the choices in a command line, whatever else is in it.
+
+    Raises:
+        ValueError: an option is given twice, or without a value.
+    """
+    _refuse_repetition(words)
+    _refuse_empty(words)
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in ("task", "core", "preset"):
         parser.add_argument(f"--{name}")
@@ -56,6 +62,18 @@ def find_choices(words: Sequence[str]) -> Choices:
     except argparse.ArgumentError as error:
         raise ValueError(f"{error.argument_name} needs a value.") from error
     return Choices(found.task, found.core, found.preset, found.resume, found.trusted)
+
+
+def check_trust(trusted: bool, resume: str | None) -> None:
+    """Make sure that ``--trusted`` says something.
+
+    Raises:
+        ValueError: there is no run to trust.
+    """
+    if trusted and resume is None:
+        raise ValueError(
+            "--trusted is about the run that --resume goes on with; leave it out, or give --resume."
+        )
 
 
 def parse_run(args: ArgsT, description: str | None) -> ArgsT:
@@ -112,6 +130,7 @@ def parse(kind: type[ArgsT], description: str | None, words: Sequence[str]) -> t
         ValueError: a value that is not one, in one sentence instead of tyro's box.
     """
     _refuse_repetition(words)
+    _refuse_empty(words)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -129,6 +148,15 @@ def _refuse_repetition(words: Sequence[str]) -> None:
         (name for name, bare in zip(names, plain, strict=True) if plain.count(bare) > 1), None
     ):
         raise ValueError(f"{repeated} is given twice.")
+
+
+def _refuse_empty(words: Sequence[str]) -> None:
+    """An empty word is a variable of the shell that is not set; as a path it would be the current folder."""
+    for before, word in zip(("", *words), words, strict=False):
+        if word.strip() and not re.fullmatch(r"--[a-z][\w.-]*=\s*", word):
+            continue
+        name = before if re.match("--[a-z]", before) and "=" not in before else word.rstrip("= ")
+        raise ValueError(f"{name} is empty." if name.strip() else "A word of the command line is empty.")
 
 
 def _core_options(core: str, settings: Mapping[str, Any]) -> Any:

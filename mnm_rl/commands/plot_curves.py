@@ -19,10 +19,14 @@ from mnm_rl.commands.parsing import parse_all
 from mnm_rl.reproduction.collect import moving_average
 from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.curves import read_curve
-from mnm_rl.training.files import check_writable_directory
+from mnm_rl.training.files import atomic_write, check_output_file
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
+from matplotlib.mathtext import MathTextParser
+
+LARGEST = 1e15
+"""Beyond it, neighbouring numbers are too close to each other to be drawn."""
 
 
 @dataclass(frozen=True)
@@ -58,19 +62,11 @@ class Args:
 
 def main(args: Args) -> None:
     """Read, average and draw."""
-    if not args.runs:
-        raise ValueError("Name at least one folder of a run, or a CSV file.")
-    if args.labels and len(args.labels) != len(args.runs):
-        raise ValueError(f"There are {len(args.runs)} runs and {len(args.labels)} labels.")
-    check_writable_directory(args.out.parent)
+    _check(args)
+    curves = [_read(run, args) for run in args.runs]
     figure, axes = pyplot.subplots(figsize=(7.5, 4.5), layout="constrained")
-    for run, label in zip(args.runs, args.labels or [run.name for run in args.runs], strict=True):
-        curve = read_curve(run / args.file if run.is_dir() else run)
-        for name in (args.x, args.y):
-            if name not in curve:
-                raise ValueError(f"{run} has no column {name}; its columns: {', '.join(curve)}.")
-        x = np.array(curve[args.x])
-        y = moving_average(x, np.array(curve[args.y]), args.window)
+    for (x, values), label in zip(curves, args.labels or [run.name for run in args.runs], strict=True):
+        y = moving_average(x, values, args.window)
         axes.plot(x, y, label=label, linewidth=1.6)
         print(f"{label:36}{describe(x, y, args)}")
     for height, text in zip(args.mark, [*args.mark_labels, *[""] * len(args.mark)], strict=False):
@@ -80,8 +76,57 @@ def main(args: Args) -> None:
     axes.set_xlim(0, args.max_x)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(args.out, dpi=150)
+    with atomic_write(args.out) as temporary:
+        figure.savefig(temporary, dpi=150)
     print(args.out)
+
+
+def _check(args: Args) -> None:
+    """Before anything is read."""
+    if not args.runs:
+        raise ValueError("Name at least one folder of a run, or a CSV file, as runs.")
+    for name, texts, things in (
+        ("labels", args.labels, args.runs),
+        ("mark_labels", args.mark_labels, args.mark),
+    ):
+        if texts and len(texts) != len(things):
+            raise ValueError(
+                f"{name} must be as many as {'runs' if name == 'labels' else 'marks'}: "
+                f"there are {len(things)}, and {len(texts)} {name}."
+            )
+    numbers = {"window": [args.window], "at": args.at, "mark": args.mark, "max_x": [args.max_x or 1.0]}
+    for name, values in numbers.items():
+        if not all(abs(value) <= LARGEST for value in values):
+            raise ValueError(f"{name} must be a finite number of at most {LARGEST:g}, got {list(values)}.")
+    if args.window < 0:
+        raise ValueError(f"window must not be negative, got {args.window:g}.")
+    if args.max_x is not None and args.max_x <= 0:
+        raise ValueError(f"max_x must be positive, got {args.max_x:g}.")
+    for name, texts in (("title", [args.title]), ("labels", args.labels), ("mark_labels", args.mark_labels)):
+        for text in texts:
+            _check_formula(name, text)
+    check_output_file(args.out, [f".{ending}" for ending in pyplot.figure().canvas.get_supported_filetypes()])
+
+
+def _check_formula(name: str, text: str) -> None:
+    """Between dollar signs stands TeX, which may be wrong."""
+    try:
+        MathTextParser("path").parse(text)
+    except ValueError as error:
+        raise ValueError(f"{name} {text!r} holds a formula that cannot be read.") from error
+
+
+def _read(run: Path, args: Args) -> tuple[np.ndarray, np.ndarray]:
+    """Both columns of a curve."""
+    curve = read_curve(run / args.file if run.is_dir() else run)
+    for name in (args.x, args.y):
+        if name not in curve:
+            raise ValueError(f"{run} has no column {name}; its columns: {', '.join(curve)}.")
+    x, y = np.array(curve[args.x]), np.array(curve[args.y])
+    known = np.isfinite(x) & np.isfinite(y)
+    if not known.any():
+        raise ValueError(f"{run} has no row with numbers in both {args.x} and {args.y}.")
+    return x[known], y[known]
 
 
 def describe(x: np.ndarray, y: np.ndarray, args: Args) -> str:

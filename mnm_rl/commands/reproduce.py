@@ -26,7 +26,7 @@ from mnm_rl.reproduction.experiments import Experiment, make_experiment
 from mnm_rl.reproduction.processes import Outcome
 from mnm_rl.reproduction.programs import programs
 from mnm_rl.reproduction.results import write_results
-from mnm_rl.reproduction.sweep import default_workers, run_locally, run_on_ray
+from mnm_rl.reproduction.sweep import check_ray, default_workers, run_locally, run_on_ray
 from mnm_rl.reproduction.trials import Job, check, is_trained
 from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.files import check_writable_directory
@@ -56,7 +56,7 @@ def main(args: Args) -> int:
     """Run, collect, draw; returns the exit status."""
     experiment = make_experiment(args.name, args.scale, args.seeds)
     _check_options(args, experiment)
-    directory = (args.out / f"{experiment.name}-{experiment.scale}").resolve()
+    directory = (args.out / f"{experiment.name}-{experiment.scale}").absolute()
     check_writable_directory(directory)
     jobs = _jobs(experiment, directory)
     for job in jobs:
@@ -72,8 +72,15 @@ def main(args: Args) -> int:
 def _check_options(args: Args, experiment: Experiment) -> None:
     if args.workers is not None and args.workers < 1:
         raise ValueError(f"workers must be at least 1, got {args.workers}.")
+    for name in ("workers", "ray_address"):
+        if args.draw_only and getattr(args, name) is not None:
+            raise ValueError(f"{name} is about training, which --draw-only leaves out.")
+    if args.workers is not None and args.ray_address is not None:
+        raise ValueError("workers are processes of this machine; with --ray-address Ray decides.")
     if experiment.timed and args.ray_address is not None:
         raise ValueError(f"{experiment.name} measures time on this machine, so it takes no --ray-address.")
+    if args.ray_address is not None:
+        check_ray()
 
 
 def _jobs(experiment: Experiment, directory: Path) -> list[Job]:

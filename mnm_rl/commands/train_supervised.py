@@ -21,7 +21,7 @@ from rich.console import Console
 from torch import distributed
 from torch.utils.tensorboard import SummaryWriter
 
-from mnm_rl.commands.parsing import find_choices, parse_run
+from mnm_rl.commands.parsing import check_trust, find_choices, parse_run
 from mnm_rl.cores import CORES
 from mnm_rl.training.command_line import command_words, one_sentence_errors
 from mnm_rl.training.devices import set_up_torch
@@ -67,6 +67,7 @@ class Args:
 def main(args: Args) -> None:
     """Set up the run and train."""
     set_up_torch(args.device, args.threads)
+    check_trust(args.trusted, args.resume)
     if "WORLD_SIZE" in os.environ and not distributed.is_initialized():
         distributed.init_process_group("nccl" if args.device == "cuda" else "gloo")
     is_main = process_share()[0] == 0
@@ -101,6 +102,9 @@ def _resume(args: Args, directory: Path) -> SupervisedTrainer:
     trainer = SupervisedTrainer(args.run, args.run.make_task(), directory, args.device)
     if has_begun:
         trainer.load(directory)
+    if args.run.iterations < min(trainer.progress.iteration, saved["iterations"]):
+        done = f"{trainer.progress.iteration} of {saved['iterations']}"
+        raise ValueError(f"The run has made {done} iterations; iterations must not be less.")
     if wanted != saved and trainer.is_main:
         change_config(directory, saved, wanted, f"iteration {trainer.progress.iteration}")
     return trainer

@@ -17,6 +17,7 @@ SCALES = ("smoke", "laptop", "paper")
 MODELS = ("lstm", "lstm-salu", "mnm-g", "mnm-p")
 MAZE_MODELS = ("mnm-p", "lstm", "plastic", "plastic-homogenous")
 TINY = {"core_settings": {"hidden_size": 8}, "embedding_size": 8, "batch_size": 4}
+MOST_SEEDS = 1000
 SOLVED = 0.0005
 """The error at which a run on an algorithmic task ends, as a fraction of the symbols."""
 
@@ -52,15 +53,15 @@ def make_experiment(name: str, scale: str, seeds: int | None = None) -> Experime
         seeds: seeds 0 ... seeds - 1 of every model; the scale's own number if not given.
 
     Raises:
-        ValueError: an unknown name or scale, or fewer than one seed.
+        ValueError: an unknown name or scale, or a number of seeds that is not allowed.
     """
     known = (*EXPERIMENTS, *ALIASES)
     if name not in known:
         raise ValueError(f"Unknown figure or table {name!r}; known: {', '.join(known)}.")
     if scale not in SCALES:
         raise ValueError(f"Unknown scale {scale!r}; known: {', '.join(SCALES)}.")
-    if seeds is not None and seeds < 1:
-        raise ValueError(f"seeds must be at least 1, got {seeds}.")
+    if seeds is not None and not 1 <= seeds <= MOST_SEEDS:
+        raise ValueError(f"seeds must be from 1 to {MOST_SEEDS}, got {seeds}.")
     return EXPERIMENTS[ALIASES.get(name, name)](scale, seeds)
 
 

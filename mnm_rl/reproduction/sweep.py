@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -40,6 +41,16 @@ def run_locally(jobs: Sequence[Job], workers: int, report: Report) -> list[Outco
             raise
 
 
+def check_ray() -> None:
+    """Make sure that Ray is installed.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise ValueError("--ray-address needs Ray: pip install 'mnm-rl[ray]'.")
+
+
 def run_on_ray(jobs: Sequence[Job], address: str, report: Report) -> list[Outcome]:
     """Run trials on a Ray cluster, one processor each.
 
@@ -54,10 +65,9 @@ def run_on_ray(jobs: Sequence[Job], address: str, report: Report) -> list[Outcom
     Raises:
         ValueError: Ray is not installed, or there is no cluster at the address.
     """
-    try:
-        import ray  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ValueError("--ray-address needs Ray: pip install 'mnm-rl[ray]'.") from error
+    check_ray()
+    import ray  # pyright: ignore[reportMissingImports]
+
     try:
         # A cluster of our own needs no web page; one that exists does not take the option.
         own = {"include_dashboard": False} if address == "local" else {}

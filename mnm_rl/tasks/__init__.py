@@ -65,7 +65,7 @@ def task_options(name: str) -> type[TaskOptions]:
         raise ValueError(f"Unknown task {name!r}; known tasks: {known}, or module:Class for one of your own.")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # anything may happen in a module that is imported
         raise ValueError(f"The task {name!r} cannot be imported: {error}.") from error
     if not (isinstance(found, type) and issubclass(found, TaskOptions)):
         raise ValueError(f"{name} is not a subclass of mnm_rl.tasks.TaskOptions.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,9 +15,10 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that replaces ``path`` once the block has ended without error.
 
     A reader sees the old file or the whole new one, never a part, even if the process is killed: the data is
-    on disk before the name changes.
+    on disk before the name changes. Folders above it that are not there yet are made.
     """
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial{path.suffix}")
     try:
         yield temporary
@@ -35,18 +36,36 @@ def remove_partial_files(directory: str | os.PathLike) -> None:
 
 
 def check_writable_directory(path: str | os.PathLike) -> None:
-    """Create ``path`` if need be and make sure that files can be written there.
+    """Make sure that files can be written to ``path``, or that it can be made; nothing is left behind.
 
     Raises:
         ValueError: if that is not possible, with the reason.
     """
     path = Path(path)
+    there = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
+        with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
         raise ValueError(f"Cannot write to the directory {path}: {error.strerror}.") from error
+
+
+def check_output_file(path: str | os.PathLike, endings: Sequence[str]) -> None:
+    """Make sure that a file of a kind can be written; nothing is written yet.
+
+    Args:
+        path: the file.
+        endings: those of its name that are allowed, such as ``".png"``.
+
+    Raises:
+        ValueError: it ends otherwise, is a folder, or cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in endings:
+        raise ValueError(f"The name of the file must end in {' or '.join(endings)}, got {str(path)!r}.")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, not a file.")
+    check_writable_directory(path.parent)
 
 
 def _flush_to_disk(path: Path) -> None:

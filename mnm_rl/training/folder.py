@@ -24,7 +24,7 @@ import platform
 import re
 import zipfile
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ class RunKind:
         """
         if not run.is_dir():
             return run
-        if self.best is not None and (run / self.best).exists():
+        if self.best is not None and os.path.lexists(run / self.best):
             return run / self.best
         return self.checkpoint_of(run)
 
@@ -90,8 +90,11 @@ SUPERVISED = RunKind(
     "supervised", "valid.csv", "iteration", "checkpoint.pt", best="best.pt", other_curves=("train.csv",)
 )
 AGENT = RunKind("a2c", "progress.csv", "episodes", "checkpoint.zip")
+PPO_AGENT = replace(AGENT, name="ppo")
+AGENTS = (AGENT, PPO_AGENT)
+"""Runs of reinforcement learning; the same files, whatever the algorithm."""
 MEASUREMENT = RunKind("measurement", "measurement.csv", "round", None)
-RUN_KINDS = {kind.name: kind for kind in (SUPERVISED, AGENT, MEASUREMENT)}
+RUN_KINDS = {kind.name: kind for kind in (SUPERVISED, *AGENTS, MEASUREMENT)}
 
 
 def run_directory(run: Path) -> Path:
@@ -149,6 +152,8 @@ def read_kind(run: Path, trusted: bool = False) -> tuple[RunKind, dict[str, Any]
     """
     if not run.exists():
         raise ValueError(f"There is no run at {run}.")
+    if not run.is_dir() and not (run.parent / CONFIG_FILE).exists():
+        raise ValueError(f"{run} is neither the folder of a run nor a file in one.")
     document = read_run(run_directory(run))
     if document["kind"] not in RUN_KINDS:
         known = ", ".join(RUN_KINDS)
@@ -274,7 +279,7 @@ def load_state(path: Path, needed: Collection[str] = ("config", "model")) -> dic
     Raises:
         ValueError: if it is missing, incomplete, damaged (checksums are verified) or something else.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         raise ValueError(f"There is no checkpoint at {path}.")
     try:
         _check_zip(path)

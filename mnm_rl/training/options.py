@@ -19,6 +19,8 @@ from mnm_rl.field_types import check_field_types
 ConfigT = TypeVar("ConfigT")
 LARGEST_NUMBER = 2**53
 """Whole numbers up to this one stay exact wherever they are computed with."""
+LARGEST_FLOAT = 1e38
+"""Larger ones are beyond what float32 holds."""
 
 
 def parse_json_object(text: str, name: str) -> dict[str, Any]:
@@ -125,14 +127,21 @@ def check_numbers(
     for name, value in vars(config).items():
         if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
             raise ValueError(f"{name} must be at most 2^53, got {value}.")
+        if isinstance(value, float) and math.isfinite(value) and abs(value) > LARGEST_FLOAT:
+            raise ValueError(f"{name} must be at most {LARGEST_FLOAT:g}, got {value:g}.")
     for names, holds, what in rules:
         for name in names:
             value = getattr(config, name)
             if value is not None and not (math.isfinite(value) and holds(value)):
                 must = "must not be negative" if what == "not negative" else f"must be {what}"
                 raise ValueError(f"{name} {must}, got {value}.")
-    if getattr(config, "seed", 0) >= 2**32:
-        raise ValueError(f"seed must be less than 2^32, got {config.seed}.")
+    check_seed(getattr(config, "seed", 0))
+
+
+def check_seed(seed: int) -> None:
+    """Raise a ValueError for a seed that numpy or torch would not take."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must not be negative and less than 2^32, got {seed}.")
 
 
 def flag(options: type, name: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mnm_rl.agents.a2c import RecurrentA2C
+from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from mnm_rl.analysis import Trace
 from mnm_rl.envs import MazeRules, MazeVecEnv
 from mnm_rl.sizes import check_fits
@@ -64,7 +64,9 @@ class MazeEpisodes:
         )
 
 
-def watch_episodes(agent: RecurrentA2C, env: MazeVecEnv, deterministic: bool = False) -> MazeEpisodes:
+def watch_episodes(
+    agent: RecurrentOnPolicyAlgorithm, env: MazeVecEnv, deterministic: bool = False
+) -> MazeEpisodes:
     """Play one episode in every maze, then run the core over what was seen once more and record it.
 
     Args:
@@ -100,7 +102,7 @@ def watch_episodes(agent: RecurrentA2C, env: MazeVecEnv, deterministic: bool = F
     )
 
 
-def _check_trace_fits(agent: RecurrentA2C, env: MazeVecEnv) -> None:
+def _check_trace_fits(agent: RecurrentOnPolicyAlgorithm, env: MazeVecEnv) -> None:
     """At least the core's outputs are kept, of every step of every maze."""
     steps = env.num_envs * env.mazes.rules.horizon
     check_fits(4 * steps * agent.policy.core.output_size, f"the trace of {env.num_envs} episodes")
@@ -108,7 +110,7 @@ def _check_trace_fits(agent: RecurrentA2C, env: MazeVecEnv) -> None:
 
 @torch.no_grad()
 def _look_inside(
-    agent: RecurrentA2C, observations: NDArray[np.float32]
+    agent: RecurrentOnPolicyAlgorithm, observations: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], Trace]:
     """Action probabilities ``[T, B, A]``, values ``[T, B]`` and trace of episodes ``[T, B, O]``."""
     policy = agent.policy

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from stable_baselines3.common.vec_env import VecEnv
 
-from mnm_rl.agents.a2c import RecurrentA2C
+from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from mnm_rl.envs import MazeVecEnv, render_frame
+from mnm_rl.training.files import atomic_write
 
 TRAIL = 25
 """Steps of the agent's path that a frame of the maze shows."""
@@ -23,7 +24,19 @@ PALETTE_FRAMES = 8
 """Frames of an animation that its colours are chosen from."""
 
 
-def film_episode(agent: RecurrentA2C, env: VecEnv, deterministic: bool = False) -> list[NDArray[np.uint8]]:
+def check_filmable(env: VecEnv) -> None:
+    """Make sure that an environment with a single copy can be drawn.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    env.reset()
+    _frame(env, [])
+
+
+def film_episode(
+    agent: RecurrentOnPolicyAlgorithm, env: VecEnv, deterministic: bool = False
+) -> list[NDArray[np.uint8]]:
     """Pictures of one episode in an environment with a single copy.
 
     Raises:
@@ -39,7 +52,7 @@ def film_episode(agent: RecurrentA2C, env: VecEnv, deterministic: bool = False) 
     return frames
 
 
-def draw_maze_episode(agent: RecurrentA2C, env: MazeVecEnv, steps: int) -> NDArray[np.uint8]:
+def draw_maze_episode(agent: RecurrentOnPolicyAlgorithm, env: MazeVecEnv, steps: int) -> NDArray[np.uint8]:
     """The maze with the whole path of an episode's first steps, in an environment with a single copy."""
     observation: Any = env.reset()
     state, starts, path = None, np.ones(1, dtype=bool), [int(env.mazes.cell[0])]
@@ -60,15 +73,16 @@ def save_animation(frames: list[NDArray[np.uint8]], path: Path, frames_per_secon
     pictures = [
         Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames
     ]
-    pictures[0].save(
-        path,
-        format="GIF",
-        save_all=True,
-        append_images=pictures[1:],
-        duration=round(1000 / frames_per_second),
-        loop=0,
-        optimize=True,
-    )
+    with atomic_write(path) as temporary:
+        pictures[0].save(
+            temporary,
+            format="GIF",
+            save_all=True,
+            append_images=pictures[1:],
+            duration=round(1000 / frames_per_second),
+            loop=0,
+            optimize=True,
+        )
 
 
 def _frame(env: VecEnv, path: list[int]) -> NDArray[np.uint8]:

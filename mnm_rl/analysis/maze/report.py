@@ -8,17 +8,18 @@ import numpy as np
 from PIL import Image
 from stable_baselines3.common.utils import set_random_seed
 
-from mnm_rl.agents.a2c import RecurrentA2C
+from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from mnm_rl.analysis.maze.episode_figure import EpisodeFigure
 from mnm_rl.analysis.maze.episodes import MazeEpisodes, watch_episodes
 from mnm_rl.analysis.maze.figures import draw_goal_similarity, draw_paths
 from mnm_rl.analysis.maze.film import save_animation
 from mnm_rl.analysis.maze.numbers import describe_finds, describe_similarities
 from mnm_rl.envs import MazeVecEnv
-from mnm_rl.training.files import check_writable_directory
-from mnm_rl.training.folder import AGENT, read_kind
-from mnm_rl.training.rl.agent import make_agent, read_agent
-from mnm_rl.training.rl.config import A2CConfig, config_from_dict
+from mnm_rl.training.files import atomic_write, check_writable_directory
+from mnm_rl.training.folder import AGENTS, read_kind
+from mnm_rl.training.options import check_seed
+from mnm_rl.training.rl.agent import check_same_spaces, make_agent, read_agent
+from mnm_rl.training.rl.config import AgentConfig, config_from_dict
 from mnm_rl.training.rl.environments import is_maze, make_env
 
 FRAMES_PER_SECOND = 8
@@ -59,13 +60,14 @@ def analyze_agent(
     config = _read_config(run, trusted)
     if episodes < 2:
         raise ValueError(f"episodes must be at least 2, got {episodes}.")
+    check_seed(seed)
     check_writable_directory(out)
     agent = read_agent(run, config, device, trusted)
     trained = _watch(agent, config, seed, episodes)
     median = int(np.argsort(trained.returns)[episodes // 2])
     episode = trained.only(median)
     # Maze number n of a batch is the single maze whose seed is larger by n.
-    untrained = _watch(make_agent(config, make_env(config, 1), device), config, seed + median, 1)
+    untrained = _watch(make_agent(config, make_env(config, config.n_envs), device), config, seed + median, 1)
     played = agent.num_timesteps // trained.rules.horizon
     shown = _draw_episode(episode, out)
     shown |= _draw_paths({"untrained": untrained, f"after {played:,} episodes": episode}, out)
@@ -74,20 +76,22 @@ def analyze_agent(
     return shown | _write_numbers(trained, out)
 
 
-def _read_config(run: Path, trusted: bool) -> A2CConfig:
+def _read_config(run: Path, trusted: bool) -> AgentConfig:
     """The config of a run in the maze."""
     kind, values = read_kind(run, trusted)
-    if kind is not AGENT:
-        raise ValueError(f"{run} is a run of kind {kind.name}, not of an agent ({AGENT.name}).")
-    config = config_from_dict(values)
+    if kind not in AGENTS:
+        agents = ", ".join(each.name for each in AGENTS)
+        raise ValueError(f"{run} is a run of kind {kind.name}, not of an agent ({agents}).")
+    config = config_from_dict(values, kind)
     if not is_maze(config.env):
         raise ValueError(f"Only agents in the maze (MNMMaze-9x9) can be watched; {run} plays {config.env}.")
     return config
 
 
-def _watch(agent: RecurrentA2C, config: A2CConfig, seed: int, episodes: int) -> MazeEpisodes:
+def _watch(agent: RecurrentOnPolicyAlgorithm, config: AgentConfig, seed: int, episodes: int) -> MazeEpisodes:
     env = make_env(config, episodes)
     assert isinstance(env, MazeVecEnv)
+    check_same_spaces(agent, env)
     set_random_seed(seed)
     env.seed(seed)
     return watch_episodes(agent, env)
@@ -99,7 +103,8 @@ def _draw_episode(episode: MazeEpisodes, out: Path) -> dict[Path, str]:
     # A step on to the goal shows a whole path.
     still = int(finds[np.abs(finds - steps // 2).argmin()]) if len(finds) else steps // 2
     picture, animation, trace = out / "maze-agent.png", out / "maze-agent.gif", out / "trace.pt"
-    Image.fromarray(EpisodeFigure(episode, PICTURE_DPI).show(still)).save(picture)
+    with atomic_write(picture) as temporary:
+        Image.fromarray(EpisodeFigure(episode, PICTURE_DPI).show(still)).save(temporary)
     figure = EpisodeFigure(episode, ANIMATION_DPI)
     save_animation([figure.show(step) for step in range(steps)], animation, FRAMES_PER_SECOND)
     episode.trace.save(trace)
@@ -114,14 +119,16 @@ def _draw_paths(agents: dict[str, MazeEpisodes], out: Path) -> dict[Path, str]:
     horizon = len(next(iter(agents.values())).cells)
     first, last = (round(part * horizon) for part in COMPARED)
     path = out / "maze-before-after.png"
-    draw_paths(agents, first, last).savefig(path, dpi=PICTURE_DPI)
+    with atomic_write(path) as temporary:
+        draw_paths(agents, first, last).savefig(temporary, dpi=PICTURE_DPI)
     rewards = " and ".join(f"{name}: {episode.returns[0]:.1f}" for name, episode in agents.items())
     return {path: f"steps {first} to {last} of the untrained and the trained agent ({rewards})"}
 
 
 def _draw_similarity(episodes: MazeEpisodes, out: Path) -> dict[Path, str]:
     path = out / "maze-goal-similarity.png"
-    draw_goal_similarity(episodes).savefig(path, dpi=PICTURE_DPI)
+    with atomic_write(path) as temporary:
+        draw_goal_similarity(episodes).savefig(temporary, dpi=PICTURE_DPI)
     count, reward = len(episodes.goals), episodes.returns.mean()
     return {
         path: f"memory values compared with those at the goal, {count} episodes, mean reward {reward:.1f}"
@@ -137,5 +144,6 @@ def _write_numbers(episodes: MazeEpisodes, out: Path) -> dict[Path, str]:
     if _compares_values(episodes):
         parts.append(describe_similarities(episodes))
     path = out / NUMBERS_FILE
-    path.write_text("\n\n".join(parts) + "\n")
+    with atomic_write(path) as temporary:
+        temporary.write_text("\n\n".join(parts) + "\n")
     return {path: "what agent and memory do before, at and after finds; means over the episodes"}

@@ -8,14 +8,15 @@ from stable_baselines3.common.utils import set_random_seed
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from mnm_rl.agents.a2c import RecurrentA2C
 from mnm_rl.agents.checkpoint import random_state, set_random_state
+from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from mnm_rl.analysis import recall_errors
 from mnm_rl.analysis.board import add_recall
 from mnm_rl.analysis.maze.episode_figure import EpisodeFigure
 from mnm_rl.analysis.maze.episodes import MazeEpisodes, watch_episodes
 from mnm_rl.cores.mnm import MNMCore
 from mnm_rl.envs import MazeVecEnv
+from mnm_rl.training.rl.agent import updates_made
 
 SEED = 1_000_000
 """Of the episode, in every run: what differs between two pictures is the agent."""
@@ -38,7 +39,7 @@ class MemoryWatcher(BaseCallback):
         every: updates from one episode to the next; the first one shows the untrained agent.
     """
 
-    model: RecurrentA2C  # pyright: ignore[reportIncompatibleVariableOverride]
+    model: RecurrentOnPolicyAlgorithm  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, env: MazeVecEnv, every: int):
         super().__init__()
@@ -49,7 +50,7 @@ class MemoryWatcher(BaseCallback):
         return True
 
     def _on_rollout_start(self) -> None:
-        if self.model._n_updates % self.every == 0:
+        if updates_made(self.model) % self.every == 0:
             self._watch()
 
     def _on_training_end(self) -> None:

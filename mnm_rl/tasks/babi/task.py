@@ -22,6 +22,8 @@ from mnm_rl.tasks.babi.vocabulary import Vocabulary
 from mnm_rl.tasks.base import Batch, ErrorCounts, Task
 from mnm_rl.text_tables import Row
 
+MOST_REPEATS = 1000
+
 
 @dataclass(eq=False)
 class BabiTask(Task):
@@ -271,6 +273,10 @@ def parse_repeat(text: str) -> dict[int, int]:
         if not (task.isdecimal() and times.isdecimal()):
             raise ValueError(
                 f"{part!r} is not a task and how often its questions come; write 3:4,16:2, or auto."
+            )
+        if int(times) > MOST_REPEATS or int(task) in repeat:
+            raise ValueError(
+                f"repeat names each task once, with at most {MOST_REPEATS} repetitions, got {text!r}."
             )
         repeat[int(task)] = int(times)
     return repeat

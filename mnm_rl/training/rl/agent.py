@@ -14,19 +14,29 @@ from torch.utils.tensorboard import SummaryWriter
 
 from mnm_rl.agents.a2c import RecurrentA2C
 from mnm_rl.agents.checkpoint import env_state, set_random_state
-from mnm_rl.training.folder import AGENT, check_changes, open_run
-from mnm_rl.training.rl.config import CHANGEABLE, A2CConfig, config_from_dict, config_to_dict
+from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
+from mnm_rl.agents.ppo import RecurrentPPO
+from mnm_rl.training.folder import AGENT, PPO_AGENT, RunKind, check_changes, open_run
+from mnm_rl.training.options import plain
+from mnm_rl.training.rl.config import CHANGEABLE, AgentConfig, config_from_dict, config_to_dict
+
+ALGORITHMS: dict[str, type[RecurrentOnPolicyAlgorithm]] = {
+    AGENT.name: RecurrentA2C,
+    PPO_AGENT.name: RecurrentPPO,
+}
+"""Kind of run -> what trains in it."""
 
 
-def make_agent(config: A2CConfig, env: VecEnv, device: str = "cpu") -> RecurrentA2C:
+def make_agent(config: AgentConfig, env: VecEnv, device: str = "cpu") -> RecurrentOnPolicyAlgorithm:
     """A new agent for the run's environment."""
     continuous = isinstance(env.action_space, spaces.Box)
-    return RecurrentA2C(
+    return ALGORITHMS[config.kind.name](
         policy_name(env.observation_space),
         env,
         n_steps=config.rollout_steps,
         **changeable_settings(config),
-        entropy_kind=config.entropy_kind or ("entropy" if continuous else "concentration"),
+        **config.own_settings(),
+        entropy_kind=config.entropy_kind_for(continuous),
         vf_coef=config.vf_coef,
         meta_coef=config.meta_coef,
         max_grad_norm=config.max_grad_norm,
@@ -42,7 +52,7 @@ def make_agent(config: A2CConfig, env: VecEnv, device: str = "cpu") -> Recurrent
     )
 
 
-def changeable_settings(config: A2CConfig) -> dict[str, Any]:
+def changeable_settings(config: AgentConfig) -> dict[str, Any]:
     """Settings of the agent that a run may be given anew when it goes on."""
     rate = config.learning_rate
     return {
@@ -53,7 +63,9 @@ def changeable_settings(config: A2CConfig) -> dict[str, Any]:
     }
 
 
-def read_agent(run: Path, config: A2CConfig, device: str = "cpu", trusted: bool = False) -> RecurrentA2C:
+def read_agent(
+    run: Path, config: AgentConfig, device: str = "cpu", trusted: bool = False
+) -> RecurrentOnPolicyAlgorithm:
     """The agent of a run, to be looked at.
 
     Args:
@@ -65,12 +77,36 @@ def read_agent(run: Path, config: A2CConfig, device: str = "cpu", trusted: bool 
     Raises:
         ValueError: the checkpoint is missing, damaged, of another core, or holds what only a trusted one may.
     """
-    return RecurrentA2C.load(AGENT.parameters(run), device=device, core=config.core, trusted=trusted)
+    path = config.kind.parameters(run)
+    agent = ALGORITHMS[config.kind.name].load(path, device=device, core=config.core, trusted=trusted)
+    _check_core_settings(agent, config, path)
+    return agent
+
+
+def _check_core_settings(agent: RecurrentOnPolicyAlgorithm, config: AgentConfig, path: Path) -> None:
+    for name, wanted in config.all_core_settings().items():
+        found = getattr(agent.policy.core.config, name)
+        if plain({"": found}) != plain({"": wanted}):
+            raise ValueError(
+                f"The checkpoint {path} has a core with {name} {found}, not {wanted} as its config."
+            )
+
+
+def check_same_spaces(agent: RecurrentOnPolicyAlgorithm, env: VecEnv) -> None:
+    """Make sure that an agent can play in an environment.
+
+    Raises:
+        ValueError: it was trained on other observations or actions.
+    """
+    for what in ("observation_space", "action_space"):
+        own, there = getattr(agent, what), getattr(env, what)
+        if own != there:
+            raise ValueError(f"The agent was trained with the {what} {own}; the environment has {there}.")
 
 
 def load_agent(
-    directory: Path, config: A2CConfig, env: VecEnv, device: str = "cpu", trusted: bool = False
-) -> RecurrentA2C:
+    directory: Path, config: AgentConfig, env: VecEnv, device: str = "cpu", trusted: bool = False
+) -> RecurrentOnPolicyAlgorithm:
     """The agent of a run at its checkpoint, ready to go on; arguments as for :func:`read_agent`.
 
     The maze goes on exactly where it was. Other environments cannot save their state: they start new
@@ -79,10 +115,10 @@ def load_agent(
     Raises:
         ValueError: the checkpoint is missing, incomplete, or of another core.
     """
-    path = AGENT.checkpoint_of(directory)
+    path = config.kind.checkpoint_of(directory)
     resumable = env_state(env) is not None
     settings = changeable_settings(config)
-    agent = RecurrentA2C.load(
+    agent = ALGORITHMS[config.kind.name].load(
         path,
         env=env,
         device=device,
@@ -91,22 +127,28 @@ def load_agent(
         trusted=trusted,
         **settings,
     )
+    _check_core_settings(agent, config, path)
     if not resumable and agent._run_state is not None:
         set_random_state(agent._run_state["random"])
         env.seed(config.seed + agent.num_timesteps)
     return agent
 
 
-def read_a2c_config(directory: Path, trusted: bool = False) -> A2CConfig:
-    """The config of an existing run; ``trusted`` as for :func:`mnm_rl.training.folder.read_kind`.
+def updates_made(agent: RecurrentOnPolicyAlgorithm) -> int:
+    """Rollouts that the agent of a run has learned from; their size stays the same in a run."""
+    return agent.num_timesteps // (agent.n_steps * agent.n_envs)
+
+
+def read_agent_config(directory: Path, kind: RunKind, trusted: bool = False) -> AgentConfig:
+    """The config of an existing run of a kind; ``trusted`` as for :func:`mnm_rl.training.folder.read_kind`.
 
     Raises:
         ValueError: there is no such run, or it is of another kind.
     """
-    return config_from_dict(open_run(directory, AGENT, trusted))
+    return config_from_dict(open_run(directory, kind, trusted), kind)
 
 
-def changed_config(directory: Path, saved: A2CConfig, wanted: A2CConfig) -> A2CConfig:
+def changed_config(directory: Path, saved: AgentConfig, wanted: AgentConfig) -> AgentConfig:
     """The config with which a run goes on.
 
     Args:
@@ -118,6 +160,8 @@ def changed_config(directory: Path, saved: A2CConfig, wanted: A2CConfig) -> A2CC
         ValueError: something else differs, too.
     """
     check_changes(directory, config_to_dict(saved), config_to_dict(wanted), CHANGEABLE)
+    if wanted.timesteps != saved.timesteps and wanted.episodes != saved.episodes:
+        raise ValueError("Give either episodes or timesteps, not both.")
     if wanted.timesteps != saved.timesteps:
         wanted = dataclasses.replace(wanted, episodes=None)
     elif wanted.episodes != saved.episodes:

@@ -1,14 +1,16 @@
-"""Everything that defines a run of ``mnm-rl train-a2c``."""
+"""Everything that defines a run of ``mnm-rl train-a2c`` or ``mnm-rl train-ppo``."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from tyro.conf import Suppress, arg
 
+from mnm_rl.agents.minibatches import find_cuts
+from mnm_rl.training.folder import AGENT, PPO_AGENT, RunKind
 from mnm_rl.training.options import (
     check_numbers,
     core_help,
@@ -26,8 +28,11 @@ WATCH_EVERY = 500
 
 
 @dataclass(frozen=True)
-class A2CConfig(EnvConfig):
+class AgentConfig(EnvConfig):
     """A run. What is ``None`` depends on the environment; see the text of the option."""
+
+    kind: ClassVar[RunKind]
+    default_entropy_kind: ClassVar[Literal["concentration", "entropy"]]
 
     core: Annotated[str, arg(help=core_help())] = "mnm-p"
     core_settings: Annotated[Mapping[str, Any], Suppress] = field(default_factory=dict)
@@ -107,6 +112,14 @@ class A2CConfig(EnvConfig):
         if self.watch_every and not is_maze(self.env):
             raise ValueError(f"watch_every is for the maze (MNMMaze-9x9), not for {self.env}.")
 
+    def own_settings(self) -> dict[str, Any]:
+        """Settings of the agent that only its algorithm has."""
+        return {}
+
+    def entropy_kind_for(self, continuous: bool) -> Literal["concentration", "entropy"]:
+        """entropy_kind, or its default for continuous or other actions."""
+        return self.entropy_kind or ("entropy" if continuous else self.default_entropy_kind)
+
     def all_core_settings(self) -> dict[str, Any]:
         """Every setting of the core: what is given, then the core's defaults."""
         return full_core_settings(self.core, self.core_settings, {})
@@ -153,6 +166,67 @@ class A2CConfig(EnvConfig):
         return not is_maze(self.env) if self.bootstrap_time_limit is None else self.bootstrap_time_limit
 
 
+@dataclass(frozen=True)
+class A2CConfig(AgentConfig):
+    """A run of A2C."""
+
+    kind = AGENT
+    default_entropy_kind = "concentration"
+
+
+@dataclass(frozen=True)
+class PPOConfig(AgentConfig):
+    """A run of PPO."""
+
+    kind = PPO_AGENT
+    default_entropy_kind = "entropy"
+
+    schedule: Literal["constant", "linear"] = "constant"
+    """linear: the learning rate falls to zero over the run."""
+    vf_coef: float = 0.5
+    """Weight of the squared error of the values."""
+    ent_coef: float = 0.003
+    """Weight of the term that keeps the policy exploring."""
+    entropy_kind: Literal["concentration", "entropy"] | None = None
+    """That term: sum of squared probabilities, or minus the entropy, which it is if nothing is given."""
+    max_grad_norm: float = 0.5
+    """Gradients are scaled down to this norm."""
+    normalize_advantage: bool = True
+    """Bring the advantages of each minibatch to mean 0 and standard deviation 1."""
+
+    n_epochs: int = 4
+    """How often each rollout is learned from."""
+    batch_size: int | None = None
+    """Steps in a minibatch, of whole sequences; about a quarter of the rollout if not given."""
+    bptt_steps: int | None = None
+    """Cut the rollout into sequences of so many steps; gradients reach back no further. All of it if not
+    given."""
+    clip_range: float = 0.2
+    """How far a probability may move in learning from one rollout, as a ratio."""
+    clip_range_vf: float | None = None
+    """The same for the values, in their own unit; no limit if not given."""
+    target_kl: float | None = None
+    """End learning from a rollout when the policy has moved by 1.5 times this divergence."""
+
+    def check(self) -> None:
+        """See base class; also that a rollout can be cut as is asked for."""
+        super().check()
+        check_numbers(
+            self,
+            at_least_one=("n_epochs", "batch_size", "bptt_steps"),
+            positive=("clip_range", "clip_range_vf", "target_kl"),
+        )
+        find_cuts(self.rollout_steps, self.n_envs, self.bptt_steps, self.batch_size)
+
+    def own_settings(self) -> dict[str, Any]:
+        """See base class."""
+        names = ("n_epochs", "batch_size", "bptt_steps", "clip_range", "clip_range_vf", "target_kl")
+        return {name: getattr(self, name) for name in names}
+
+
+CONFIGS: dict[str, type[AgentConfig]] = {each.kind.name: each for each in (A2CConfig, PPOConfig)}
+"""Kind of run -> its settings."""
+
 CHANGEABLE = (
     *("episodes", "timesteps", "learning_rate", "schedule"),
     *("gamma", "gamma_end", "gae_lambda", "ent_coef", "ent_coef_end"),
@@ -160,19 +234,23 @@ CHANGEABLE = (
 """What a run that goes on may be given anew."""
 
 
-def config_to_dict(config: A2CConfig) -> dict[str, Any]:
+def config_to_dict(config: AgentConfig) -> dict[str, Any]:
     """Plain values for JSON, with all settings of the core."""
     values = {each.name: getattr(config, each.name) for each in dataclasses.fields(config)}
     return plain({**values, "core_settings": config.all_core_settings()})
 
 
-def config_from_dict(values: Mapping[str, Any]) -> A2CConfig:
+def config_from_dict(values: Mapping[str, Any], kind: RunKind = AGENT) -> AgentConfig:
     """The inverse of :func:`config_to_dict`; runs from before ``core_settings`` load too.
+
+    Args:
+        values: plain ones.
+        kind: of the run.
 
     Raises:
         ValueError: if there is an option that this version does not know, or does not allow.
         TypeError: a setting that the core does not have.
     """
-    config = from_plain(A2CConfig, upgraded_core_settings(values))
+    config = from_plain(CONFIGS[kind.name], upgraded_core_settings(values))
     config.check()
     return config

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
 
 from rich.console import Console
 
 from mnm_rl.training.display import RunDisplay
 from mnm_rl.training.rl.recorder import Progress
+
+SECONDS_BETWEEN_COUNTS = 0.5
 
 
 class AgentDisplay(RunDisplay):
@@ -32,3 +35,27 @@ class AgentDisplay(RunDisplay):
         if losses["skipped_updates"]:
             numbers += f"  {losses['skipped_updates']:.0f} updates skipped"
         self.show(progress.updates, numbers, rate)
+
+
+class EpisodeCounter(RunDisplay):
+    """Episodes played so far, on stderr, where an evaluation takes its time.
+
+    Args:
+        what: is played, such as ``"agent, stochastic"``.
+        episodes: how many.
+    """
+
+    def __init__(self, what: str, episodes: int):
+        super().__init__(Console(stderr=True), "episode", episodes, 0)
+        self._what = what
+        self._shown = time.monotonic()
+
+    def __exit__(self, *exception: object) -> None:
+        self._last = ""  # the score follows
+        super().__exit__(*exception)
+
+    def count(self, played: int) -> None:
+        """Take note of the number of episodes so far."""
+        if (now := time.monotonic()) - self._shown >= SECONDS_BETWEEN_COUNTS:
+            self._shown = now
+            self.show(played, self._what, self.rate(played))

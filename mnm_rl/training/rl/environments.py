@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
-import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.env_util import make_vec_env
@@ -19,6 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 from mnm_rl.envs import MazeRules, MazeVecEnv
 from mnm_rl.sizes import check_fits
 from mnm_rl.training.options import parse_json_object
+from mnm_rl.training.rl.minigrid import Mission, SymbolicVector, is_minigrid
 
 MAZE_ID = re.compile(r"^(?:mnm_rl:)?MNMMaze-(\d+)x(\d+)$")
 
@@ -31,7 +31,8 @@ class EnvConfig:
     """Which environment, and how it is observed."""
 
     env: str = "MNMMaze-9x9"
-    """Gymnasium id; "module:id" imports the module first. MiniGrid is observed as a vector, one-hot."""
+    """Gymnasium id; "module:id" imports the module first. MiniGrid is observed as a vector, one-hot, with the
+    words of the mission where it varies."""
     env_kwargs: str = "{}"
     """Arguments of the environment, as JSON: '{"relocation": "2019"}'."""
     previous_action: bool | None = None
@@ -40,15 +41,23 @@ class EnvConfig:
     """Numbers of a vector observation to hide, such as 1,3 (the velocities of CartPole)."""
     reward_scale: float = 1.0
     """Learn from rewards times this number; what is shown stays as it is. Not for the maze."""
+    mission: Mission | None = None
+    """MiniGrid only: observe the words of the mission, or drop it; words where it varies, if not given."""
+    direction: bool | None = None
+    """MiniGrid only: observe which way the agent looks (no, if not given)."""
     subprocesses: bool = False
     """Step each environment in a process of its own; not for the maze, which is one batch."""
 
     def check_environment(self) -> None:
         """Raise a ValueError for options that the environment cannot have; cheap, nothing is built."""
         parse_json_object(self.env_kwargs, "env_kwargs")
+        if self.env.count(":") > 1 or not all(part.strip() for part in self.env.split(":")):
+            raise ValueError(f"env must be an id of Gymnasium's or module:id, got {self.env!r}.")
         _indices(self.drop_observations)
         if is_maze(self.env):
             maze_rules(self)
+            if self.mission is not None or self.direction is not None:
+                raise ValueError("mission and direction are options of MiniGrid, not of the maze.")
             if self.subprocesses or self.drop_observations or self.reward_scale != 1:
                 raise ValueError("subprocesses, drop_observations and reward_scale are not for the maze.")
         elif self.previous_action is not None:
@@ -105,56 +114,35 @@ def make_env(config: EnvConfig, n_envs: int) -> VecEnv:
             wrapper_kwargs={
                 "dropped": _indices(config.drop_observations),
                 "reward_scale": config.reward_scale,
+                "mission": config.mission,
+                "direction": config.direction,
             },
             vec_env_cls=SubprocVecEnv if config.subprocesses else DummyVecEnv,
         )
     # Environments check their arguments each in its own way, or not at all.
     except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise ValueError(f"The environment {config.env!r} cannot be made: {reason}") from error
+        reason = (str(error) or type(error).__name__).rstrip(".")
+        raise ValueError(f"The environment {config.env!r} cannot be made: {reason}.") from error
 
 
-def _wrap(env: gymnasium.Env, dropped: list[int], reward_scale: float) -> gymnasium.Env:
+def _wrap(
+    env: gymnasium.Env,
+    dropped: list[int],
+    reward_scale: float,
+    mission: Mission | None,
+    direction: bool | None,
+) -> gymnasium.Env:
     """Called around the monitor, which therefore sees the rewards as they are."""
     if multiprocessing.parent_process() is not None:
         # Ctrl-C reaches all processes; the parent still needs this one to finish its update.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     if reward_scale != 1:
         env = gymnasium.wrappers.TransformReward(env, lambda reward: reward_scale * float(reward))
-    if _is_minigrid(env):
-        env = SymbolicVector(env)
+    if is_minigrid(env):
+        env = SymbolicVector(env, mission, bool(direction))
+    elif mission is not None or direction is not None:
+        raise ValueError("mission and direction are options of MiniGrid's environments")
     return DropObservations(env, dropped) if dropped else env
-
-
-def _is_minigrid(env: gymnasium.Env) -> bool:
-    space = env.observation_space
-    return isinstance(space, spaces.Dict) and {"image", "mission"} <= set(space.spaces)
-
-
-class SymbolicVector(gymnasium.ObservationWrapper):
-    """MiniGrid's symbolic view as one vector: object, colour and state of every visible cell, one-hot.
-
-    Direction and mission are left out: the view turns with the agent, and the tasks with a mission that
-    changes need a language model.
-    """
-
-    def __init__(self, env: gymnasium.Env):
-        super().__init__(env)
-        from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
-
-        self._codes = [
-            np.eye(len(codes), dtype=np.float32) for codes in (OBJECT_TO_IDX, COLOR_TO_IDX, STATE_TO_IDX)
-        ]
-        image = env.observation_space["image"]  # pyright: ignore[reportIndexIssue]
-        cells = image.shape[0] * image.shape[1]
-        size = cells * sum(len(codes) for codes in self._codes)
-        self.observation_space = spaces.Box(0.0, 1.0, (size,), np.float32)
-
-    def observation(self, observation: dict[str, Any]) -> NDArray[np.float32]:
-        """The vector of an observation."""
-        image = observation["image"]
-        parts = [codes[image[..., channel]].ravel() for channel, codes in enumerate(self._codes)]
-        return np.concatenate(parts)
 
 
 class DropObservations(gymnasium.ObservationWrapper):
@@ -185,9 +173,9 @@ class DropObservations(gymnasium.ObservationWrapper):
 
 def _indices(text: str) -> list[int]:
     try:
-        indices = [int(part) for part in text.split(",") if part.strip()]
+        indices = [int(part) for part in text.split(",")] if text.strip() else []
     except ValueError as error:
         raise ValueError(f"drop_observations must be whole numbers such as 1,3, got {text!r}.") from error
-    if any(index < 0 for index in indices):
-        raise ValueError(f"drop_observations must not be negative, got {text!r}.")
+    if any(index < 0 for index in indices) or len(set(indices)) < len(indices):
+        raise ValueError(f"drop_observations must be different and not negative, got {text!r}.")
     return indices

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv
 
-from mnm_rl.agents.a2c import RecurrentA2C
+from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from mnm_rl.envs import MazeVecEnv
 from mnm_rl.envs.phases import Phases, episode_phases
 from mnm_rl.sizes import check_fits
+from mnm_rl.training.rl.agent import check_same_spaces
 
 BYTES_PER_NUMBER = 24
 """Of a number of Python's in a list, at least."""
@@ -28,7 +30,13 @@ class Score(NamedTuple):
     """The maze only: its search for the goal, and its returns to it."""
 
 
-def evaluate_agent(agent: RecurrentA2C, env: VecEnv, episodes: int, deterministic: bool) -> Score:
+def evaluate_agent(
+    agent: RecurrentOnPolicyAlgorithm,
+    env: VecEnv,
+    episodes: int,
+    deterministic: bool,
+    tick: Callable[[int], None] = lambda played: None,
+) -> Score:
     """Play whole episodes; each environment plays its share, so that short episodes do not count more.
 
     Args:
@@ -36,17 +44,22 @@ def evaluate_agent(agent: RecurrentA2C, env: VecEnv, episodes: int, deterministi
         env: where, newly seeded.
         episodes: how many.
         deterministic: most likely actions instead of drawn ones.
+        tick: called after every step with the number of whole episodes so far.
 
     Raises:
-        ValueError: there is not enough memory for so many.
+        ValueError: there is not enough memory for so many, or the environment is not like the agent's.
     """
+    check_same_spaces(agent, env)
     is_maze = isinstance(env, MazeVecEnv)
     kept = env.mazes.rules.horizon if is_maze else 1
     check_fits(episodes * kept * BYTES_PER_NUMBER, f"the rewards of {episodes} episodes")
     rewards: list[list[float]] = [[] for _ in range(env.num_envs)]
 
     def remember(variables: dict[str, Any], _: object) -> None:
-        rewards[variables["i"]].append(variables["reward"])
+        if is_maze:
+            rewards[variables["i"]].append(variables["reward"])
+        if variables["i"] == 0:
+            tick(int(variables["episode_counts"].sum()))
 
     returns, _ = evaluate_policy(
         agent,  # pyright: ignore[reportArgumentType]
@@ -54,7 +67,7 @@ def evaluate_agent(agent: RecurrentA2C, env: VecEnv, episodes: int, deterministi
         n_eval_episodes=episodes,
         deterministic=deterministic,
         return_episode_rewards=True,
-        callback=remember if is_maze else None,
+        callback=remember,
     )
     numbers = np.asarray(returns, dtype=np.float64)
     spread = numbers.std(ddof=1) if len(numbers) > 1 else np.nan

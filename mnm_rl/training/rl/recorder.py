@@ -12,12 +12,16 @@ from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 
-from mnm_rl.agents.a2c import RecurrentA2C
+from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from mnm_rl.training.curves import CurveFile, mean
 from mnm_rl.training.files import atomic_write
 from mnm_rl.training.folder import AGENT
+from mnm_rl.training.rl.agent import updates_made
 
-AVERAGED = ("policy_loss", "value_loss", "entropy", "concentration", "meta_loss", "grad_norm")
+AVERAGED = (
+    *("policy_loss", "value_loss", "entropy", "concentration", "meta_loss", "grad_norm"),
+    *("approx_kl", "clip_fraction"),
+)
 RECENT_UPDATES = 100
 
 
@@ -49,7 +53,7 @@ class RunRecorder(BaseCallback):
         saved_updates: updates that the last checkpoint holds.
     """
 
-    model: RecurrentA2C  # pyright: ignore[reportIncompatibleVariableOverride]
+    model: RecurrentOnPolicyAlgorithm  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(
         self,
@@ -87,7 +91,7 @@ class RunRecorder(BaseCallback):
         return True
 
     def _on_rollout_start(self) -> None:
-        if self.model._n_updates > self.progress.updates:
+        if updates_made(self.model) > self.progress.updates:
             self._close_update()
         if self._stop_requested:
             self.save()
@@ -96,7 +100,7 @@ class RunRecorder(BaseCallback):
             self.save()
 
     def _on_training_end(self) -> None:
-        if self.model._n_updates > self.progress.updates:
+        if updates_made(self.model) > self.progress.updates:
             self._close_update()
         self.save()
 
@@ -114,7 +118,7 @@ class RunRecorder(BaseCallback):
     def _close_update(self) -> None:
         """Count the update that has just been made."""
         progress, rewards = self.progress, self._rollout_rewards
-        progress.updates = self.model._n_updates
+        progress.updates = updates_made(self.model)
         progress.seconds = time.monotonic() - self._started
         progress.episodes += len(rewards)
         progress.rewards += rewards

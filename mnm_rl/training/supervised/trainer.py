@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mnm_rl.field_types import check_field_types
+from mnm_rl.state_dicts import state_dict_fault
 from mnm_rl.tasks import Batch, ErrorCounts, Task
 from mnm_rl.training.curves import CurveFile, mean
 from mnm_rl.training.folder import SUPERVISED, load_state, save_state
@@ -80,9 +82,6 @@ class SupervisedTrainer:
         self.directory = directory
         self.device = own_device(device)
         self.batch_size = config.batch_size or config.sizes.batch_size
-        check_model_fits(
-            task, config.core, _embedding_size(config), config.all_core_settings(), self.batch_size
-        )
         self.model = build_model(config, task).to(self.device)
         self.optimizer = GuardedOptimizer(
             torch.optim.Adam(self.model.parameters(), config.learning_rate),
@@ -324,8 +323,13 @@ class SupervisedTrainer:
             self.optimizer.load_state_dict(state["guard"])
             # Older checkpoints do not say; they were written after validations.
             self.progress = Progress(**{"validated": state["progress"]["iteration"], **state["progress"]})
-            window = state["window"]
-            self._window = Window(**{**window, "errors": ErrorCounts(**window["errors"])})
+            errors = ErrorCounts(**state["window"]["errors"])
+            self._window = Window(**{**state["window"], "errors": errors})
+            for part in (self.progress, self._window, errors):
+                check_field_types(type(part), vars(part))
+            saved_task(state)
+            if not 0 <= self.progress.iteration <= state["config"]["iterations"]:
+                raise ValueError(f"its iteration is {self.progress.iteration}")
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise ValueError(f"The checkpoint {path} does not fit the run: {error}.") from error
         self._check_moments(path)
@@ -346,7 +350,13 @@ class SupervisedTrainer:
 
 
 def build_model(config: SupervisedConfig, task: Task) -> SequenceModel:
-    """The run's model with its initial parameters."""
+    """The run's model with its initial parameters.
+
+    Raises:
+        ValueError: there is no memory for it and a batch.
+    """
+    batch_size = config.batch_size or config.sizes.batch_size
+    check_model_fits(task, config.core, _embedding_size(config), config.all_core_settings(), batch_size)
     return seeded_model(task, config.core, _embedding_size(config), config.all_core_settings(), config.seed)
 
 
@@ -358,7 +368,10 @@ def saved_task(state: dict[str, Any]) -> dict[str, Any] | None:
     """What the task of a checkpoint saved with the parameters, if anything."""
     # Earlier checkpoints hold bAbI's vocabulary by itself.
     former = {"vocabulary": state["vocabulary"]} if "vocabulary" in state else {}
-    return state.get("task", former) or None
+    saved = state.get("task", former) or None
+    if not isinstance(saved, dict | None):
+        raise ValueError(f"The checkpoint holds {saved!r} as what its task has saved.")
+    return saved
 
 
 def load_parameters(
@@ -375,15 +388,9 @@ def load_parameters(
             raise ValueError(
                 f"The checkpoint {path} is of {name} {saved.get(name)}, not {getattr(config, name)}."
             )
-    try:
-        model.load_state_dict(state["model"])
-    except (RuntimeError, TypeError, AttributeError) as error:
-        # torch lists all differences below a headline; one is enough to tell.
-        reason = (str(error).split("\n")[1:] or [str(error)])[0].strip().rstrip(".")
-        raise ValueError(f"The checkpoint {path} does not fit the settings of the run: {reason}.") from error
-    for name, value in model.state_dict().items():
-        if not value.isfinite().all():
-            raise ValueError(f"The checkpoint {path} holds parameters that are not finite, in {name}.")
+    if fault := state_dict_fault(model, state["model"]):
+        raise ValueError(f"The checkpoint {path} does not fit the settings of the run: {fault}.")
+    model.load_state_dict(state["model"])
 
 
 @torch.no_grad()

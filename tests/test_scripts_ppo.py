@@ -1,0 +1,101 @@
+"""What is PPO's own in the program that trains it, and that all programs take its runs."""
+
+import json
+from typing import Any
+
+import pytest
+from test_scripts_a2c import TINY_MAZE, load, run_script  # noqa: F401 - a fixture
+
+from mnm_rl.training.curves import read_curve
+from mnm_rl.training.folder import PPO_AGENT
+from mnm_rl.training.rl.config import PPOConfig, config_from_dict, config_to_dict
+
+
+@pytest.fixture
+def run(run_script, tmp_path):  # noqa: F811
+    """Folder of a finished run in the maze."""
+    folder = tmp_path / "run"
+    sizes = ["--bptt-steps", "50", "--batch-size", "400", "--n-epochs", "3", "--clip-range", "0.1"]
+    status, _, err = run_script(
+        "train_ppo", *TINY_MAZE, *sizes, "--episodes", "16", "--log-dir", folder, "--quiet"
+    )
+    assert (status, err) == (0, "")
+    return folder
+
+
+def test_its_settings_arrive_and_are_saved(run):
+    document = json.loads((run / "config.json").read_text())
+    assert document["kind"] == "ppo"
+    config = config_from_dict(document["config"], PPO_AGENT)
+    assert isinstance(config, PPOConfig)
+    assert config_to_dict(config) == document["config"]
+    agent: Any = load(run)
+    assert {name: getattr(agent, name) for name in ("n_steps", "bptt_steps", "batch_size", "n_epochs")} == {
+        "n_steps": 200,
+        "bptt_steps": 50,
+        "batch_size": 400,
+        "n_epochs": 3,
+    }
+    assert agent.clip_range(1) == 0.1
+    assert agent._n_updates == 4 * 3
+    assert agent.entropy_kind == "entropy"
+
+
+def test_its_curve_counts_rollouts_and_tells_how_far_the_policy_moved(run):
+    curve = read_curve(run / "progress.csv")
+    assert curve["updates"] == [2, 4]
+    assert curve["timesteps"] == [1600, 3200]
+    assert curve["episodes"] == [8, 16]
+    assert all(0 < value < 1 for value in curve["approx_kl"])
+    assert all(0 <= value < 1 for value in curve["clip_fraction"])
+
+
+def test_all_programs_take_its_runs(run_script, run, tmp_path):  # noqa: F811
+    status, out, _ = run_script("evaluate", run, "--episodes", "4")
+    assert status == 0
+    assert "4 updates" in out
+    assert "agent, deterministic" in out
+    status, out, err = run_script("analyze", run, "--out", tmp_path / "pictures", "--episodes", "4")
+    assert (status, err) == (0, "")
+    assert (tmp_path / "pictures" / "maze-agent.gif").exists()
+    status, out, _ = run_script("plot_curves", run, "--out", tmp_path / "curves.png", "--window", "0")
+    assert status == 0
+    assert (tmp_path / "curves.png").exists()
+
+
+def test_each_program_goes_on_with_its_own_runs_only(run_script, run):  # noqa: F811
+    status, out, err = run_script("train_a2c", "--resume", run)
+    assert (status, out) == (2, "")
+    assert f"{run} holds a run of kind ppo, not a2c." in err
+    kind = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**kind, "kind": "a2c"}))
+    status, out, err = run_script("train_ppo", "--resume", run)
+    assert (status, out) == (2, "")
+    assert f"{run} holds a run of kind a2c, not ppo." in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batch-size", "300"], "batch_size counts steps, and must hold whole sequences of 200"),
+        (["--bptt-steps", "201"], "bptt_steps must be at most n_steps, 200, got 201."),
+        (["--bptt-steps", "30"], "bptt_steps must divide n_steps, 200, evenly, got 30; 25 does."),
+        (["--n-epochs", "0"], "n_epochs must be at least 1"),
+        (["--clip-range", "0"], "clip_range must be positive"),
+        (["--target-kl", "-1"], "target_kl must be positive"),
+        (["--preset", "soonest"], "There is no option --preset"),
+        (["--core", "lstm-salu", "--bptt-steps", "50"], "whose state grows with every step"),
+    ],
+)
+def test_bad_options_get_one_sentence_and_leave_nothing_behind(
+    run_script,  # noqa: F811
+    tmp_path,
+    arguments,
+    message,
+):
+    maze = ["--env", "MNMMaze-5x5", "--n-envs", "4"]
+    status, out, err = run_script("train_ppo", *maze, *arguments, "--log-dir", tmp_path / "run")
+    assert (status, out) == (2, "")
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
