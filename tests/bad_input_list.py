@@ -1858,7 +1858,7 @@ def training_calls() -> Iterator[tuple[str, Callable[[], object], str]]:
             )
     for field, values in {
         "env": (None, 5, "", [], "MNMMaze-4x4"),
-        "env_kwargs": (None, 5, "", "x", {}, '{"size": 5}', '{"size": 2}'),
+        "env_kwargs": (None, 5, "", "x", {}, '{"size": 2}'),
         "drop_observations": (None, 5, "x", [1], "-1"),
         "reward_scale": (0, NAN, "x", None),
         "subprocesses": ("x", 5, None),
@@ -1898,7 +1898,6 @@ def training_calls() -> Iterator[tuple[str, Callable[[], object], str]]:
         "",
         "loop",
         "empty.csv",
-        "file",
         None,
         5,
     ):
