@@ -33,10 +33,10 @@ class RolloutSequence(NamedTuple):
 
 
 class SequenceRolloutBuffer(BaseBuffer):
-    """Rollout buffer for A2C with whole sequences.
+    """Rollout buffer with whole sequences.
 
-    One update per rollout with unchanged parameters needs neither values nor log-probabilities from acting,
-    nor the recurrent state of every step: training computes them again, in one pass over the sequence.
+    Neither values nor log-probabilities are stored while acting, nor the recurrent state of every step:
+    training starts with the parameters that acted, and computes them again in one pass over the sequence.
 
     Args:
         buffer_size: T.

@@ -53,7 +53,11 @@ def readme_examples() -> list[str]:
 def test_the_examples_of_the_readme_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for code in readme_examples():
-        shortened = code.replace("1_000_000", "8_000").replace("n_eval_episodes=200", "n_eval_episodes=32")
+        shortened = (
+            code.replace("1_000_000", "8_000")
+            .replace("400_000", "8_000")
+            .replace("n_eval_episodes=200", "n_eval_episodes=32")
+        )
         exec(compile(shortened, "README.md", "exec"), {})
     printed = capsys.readouterr().out
     assert "torch.Size([50, 32, 100])" in printed

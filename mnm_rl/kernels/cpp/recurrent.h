@@ -337,7 +337,7 @@ class GateGradients {
 
  private:
   const RecurrentArguments<Cell>& given;
-  // Transposed, as a library is several times slower where a product has an odd number of columns.
+  // Transposed, as libraries are slower, for few inputs several times, where a product has an odd number of columns.
   Tensor by_inputs, by_hidden;  // [I, K D], [D, K D]
   Tensor weight, bias;          // in the order of a row of gates, as are the columns of by_inputs
 };
