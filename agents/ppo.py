@@ -110,14 +110,15 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         tensorboard_log: folder for TensorBoard.
         policy_kwargs: arguments of the policy.
         verbose: 0 for no output.
-        seed: of all random numbers.
+        seed: of all random numbers, below 2^32.
         device: where the policy runs.
         other: settings of other algorithms, with the values that change nothing here.
 
     Raises:
-        ValueError: spaces that cannot be served, an unknown core, a number out of range, or a size that does
-            not divide evenly; nothing has been built then.
-        TypeError: unknown setting of the core, of the policy or of the agent, or a policy of another kind.
+        ValueError: spaces that cannot be served, an unknown core or environment, a value that is not allowed,
+            or a size that does not divide evenly; nothing has been built then.
+        TypeError: unknown setting of the core, of the policy or of the agent, or a policy, an environment or
+            a setting of another kind.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
