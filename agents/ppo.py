@@ -30,7 +30,15 @@ from mnm_rl.agents.minibatches import (
 )
 from mnm_rl.agents.on_policy import EntropyKind, Losses, RecurrentOnPolicyAlgorithm
 from mnm_rl.agents.policies import RecurrentActorCriticPolicy
-from mnm_rl.agents.settings import COUNT, LIMIT, NO_SDE, NOT_NEGATIVE, check_number, check_optional_number
+from mnm_rl.agents.settings import (
+    COUNT,
+    LIMIT,
+    NO_SDE,
+    NOT_NEGATIVE,
+    check_number,
+    check_optional_number,
+    check_schedule,
+)
 
 
 class Replay(NamedTuple):
@@ -365,8 +373,8 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         check_optional_number("target_kl", self.target_kl, LIMIT)
         for name in ("clip_range", "clip_range_vf"):
             value = getattr(self, name)
-            if not callable(value) and not (name == "clip_range_vf" and value is None):
-                check_number(f"{name} (a number, or a function of the remaining progress)", value, LIMIT)
+            if not (name == "clip_range_vf" and value is None):
+                check_schedule(name, value, LIMIT)
 
     def _check_settings(self) -> None:
         super()._check_settings()

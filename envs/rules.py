@@ -6,6 +6,7 @@ Dimensions: ``N`` mazes, ``F`` free cells, ``A`` = 4 actions, ``O`` observation 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -307,7 +308,7 @@ def state_array(
         raise TypeError(
             f"a state of mazes is a dictionary of arrays, as get_state() returns it, got {state!r}."
         )
-    array = as_array(state[name]) if name in state else None
+    array = _state_values(state[name], dtype) if name in state else None
     if array is None or array.shape != (count,):
         raise ValueError(f"a state of {count} mazes needs {name!r} of shape ({count},).")
     kinds, words = STATE_KINDS[dtype.kind]
@@ -319,6 +320,14 @@ def state_array(
             f"the state is not of a maze with these rules: {name!r} must be from {low} to {high}."
         )
     return array.astype(dtype)
+
+
+def _state_values(values: Any, dtype: np.dtype) -> NDArray[Any]:
+    """As an array; whole numbers of a list keep all digits, which numpy rounds where some need 64 bits."""
+    if dtype.kind in "iu" and isinstance(values, list) and all(type(value) is int for value in values):
+        with contextlib.suppress(OverflowError):
+            return np.array(values, dtype=dtype)
+    return as_array(values)
 
 
 def as_array(values: Any) -> NDArray[Any]:

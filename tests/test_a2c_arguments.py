@@ -44,7 +44,7 @@ WRONG = {
     "vf_coef": [-1.0, NAN, float("inf"), None],
     "meta_coef": [-1.0, NAN, float("inf"), None],
     "max_grad_norm": [0, -1.0, NAN, None, "big"],
-    "learning_rate": [-1e-3, NAN, float("inf"), None, "lin_0.1", True],
+    "learning_rate": [-1e-3, NAN, float("inf"), None, "lin_0.1", True, lambda: 1.0, lambda a, b: a],
     "normalize_advantage": [None, "yes", 1],
     "bootstrap_time_limit": [None, 0],
     "rollout_buffer_class": [5, dict],

@@ -314,6 +314,8 @@ def test_every_array_of_a_state_is_checked(name, values):
     before = mazes.get_state()
     with pytest.raises(ValueError, match=f"{name}' must be [^.]+"):
         mazes.set_state({**before, name: np.array(values)})
+    with pytest.raises(ValueError, match=f"{name}' must be [^.]+"):
+        mazes.set_state({**before, name: values})
     for each, value in mazes.get_state().items():
         np.testing.assert_array_equal(value, before[each])
 
@@ -321,6 +323,7 @@ def test_every_array_of_a_state_is_checked(name, values):
 def test_a_state_of_lists_does_too_and_keeps_its_types():
     mazes = Mazes(MazeRules(size=3), 2)
     mazes.begin_episodes()
+    mazes.stream[:] = 2**64 - 1, 3
     before = mazes.get_state()
     mazes.set_state({name: value.tolist() for name, value in before.items()})
     for name, value in mazes.get_state().items():
