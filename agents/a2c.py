@@ -64,14 +64,15 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm):
         tensorboard_log: folder for TensorBoard.
         policy_kwargs: arguments of the policy.
         verbose: 0 for no output.
-        seed: of all random numbers.
+        seed: of all random numbers, below 2^32.
         device: where the policy runs.
         other: settings of other algorithms; see above.
 
     Raises:
-        ValueError: spaces that cannot be served, an unknown core, or a number out of range; nothing has been
-            built then.
-        TypeError: unknown setting of the core, of the policy or of the agent, or a policy of another kind.
+        ValueError: spaces that cannot be served, an unknown core or environment, or a value that is not
+            allowed; nothing has been built then.
+        TypeError: unknown setting of the core, of the policy or of the agent, or a policy, an environment or
+            a setting of another kind.
     """
 
     algorithm = "RecurrentA2C"

@@ -132,6 +132,16 @@ def check_core(path: Any, policy_kwargs: Any, core: CoreChoice | None, trusted: 
     return policy_kwargs
 
 
+def saved_names(path: Any) -> list[str]:
+    """Names of the attributes in a whole checkpoint, a file or a file-like object."""
+    try:
+        with zipfile.ZipFile(with_suffix(path)) as archive:
+            return list(json.loads(archive.read("data")))
+    finally:
+        if hasattr(path, "seek"):
+            path.seek(0)
+
+
 def _trusted_policy_kwargs(path: Any, algorithm: str | None) -> Any:
     try:
         with zipfile.ZipFile(with_suffix(path)) as archive:

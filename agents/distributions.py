@@ -16,6 +16,8 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.nn import functional as F
 
+from mnm_rl.agents.arguments import one_line
+
 
 class ActionDistribution(ABC):
     """A family of distributions over the actions of a space, parametrised by ``[N, A]`` numbers."""
@@ -176,4 +178,4 @@ def make_distribution(space: spaces.Space, log_std: Tensor | None = None) -> Act
         return Bernoulli(space.shape)
     if isinstance(space, spaces.Box) and log_std is not None:
         return DiagonalGaussian(space.shape, log_std)
-    raise ValueError(f"The action space {space} cannot be served.")
+    raise ValueError(f"The action space {one_line(space)} cannot be served.")

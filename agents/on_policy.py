@@ -6,21 +6,21 @@ Dimensions: ``T`` time (n_steps), ``B`` environments (n_envs).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
-from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from mnm_rl.agents.arguments import check_base_settings, check_device, check_dictionary, check_learn, made_env
 from mnm_rl.agents.buffers import SequenceRolloutBuffer
 from mnm_rl.agents.policies import (
     RecurrentActorCriticCnnPolicy,
@@ -90,15 +90,20 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
         normalize_advantage: to mean 0 and standard deviation 1.
         bootstrap_time_limit: add ``gamma * V(last observation)`` where a time limit cut an episode off.
         rollout_buffer_class: :class:`SequenceRolloutBuffer` or a subclass.
+        rollout_buffer_kwargs: further arguments of it.
+        stats_window_size: episodes that ``rollout/ep_rew_mean`` averages over.
+        tensorboard_log: folder for TensorBoard.
         policy_kwargs: arguments of the policy.
         verbose: 0 for no output.
+        seed: of all random numbers, below 2^32.
+        device: where the policy runs.
         other: settings of other algorithms.
-        rest: arguments of Stable-Baselines3's algorithms.
 
     Raises:
-        ValueError: spaces that cannot be served, an unknown core, or a number out of range; nothing has been
-            built then.
-        TypeError: unknown setting of the core, of the policy or of the agent, or a policy of another kind.
+        ValueError: spaces that cannot be served, an unknown core or environment, or a value that is not
+            allowed; nothing has been built then.
+        TypeError: unknown setting of the core, of the policy or of the agent, or a policy, an environment or
+            a setting of another kind.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -131,10 +136,15 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
         normalize_advantage: bool,
         bootstrap_time_limit: bool,
         rollout_buffer_class: type[SequenceRolloutBuffer] | None,
+        rollout_buffer_kwargs: dict[str, Any] | None,
+        stats_window_size: int,
+        tensorboard_log: str | None,
         policy_kwargs: dict[str, Any] | None,
         verbose: int,
+        seed: int | None,
+        device: torch.device | str,
         other: dict[str, Any],
-        **rest: Any,
+        _init_setup_model: bool,
     ):
         check_foreign_settings(type(self).__name__, other, self.other_settings)
         policy_kwargs = _check_policy(policy, policy_kwargs)
@@ -146,13 +156,19 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
         )
         self.ent_coef, self.vf_coef, self.max_grad_norm = ent_coef, vf_coef, max_grad_norm
         self.rollout_buffer_class = rollout_buffer_class or SequenceRolloutBuffer  # pyright: ignore
+        self.rollout_buffer_kwargs = {} if rollout_buffer_kwargs is None else rollout_buffer_kwargs
+        self._stats_window_size, self.tensorboard_log = stats_window_size, tensorboard_log
+        self.verbose, self.seed = verbose, seed
         self.entropy_kind = entropy_kind
         self.meta_coef = meta_coef
         self.normalize_advantage = normalize_advantage
         self.bootstrap_time_limit = bootstrap_time_limit
         self._check_numbers()
+        check_device(device)
+        if env is None and _init_setup_model:
+            raise ValueError("env must not be None, but where load() makes the agent.")
         if env is not None:
-            env = maybe_make_env(env, verbose)
+            env = made_env(env, verbose)
             check_spaces(env.observation_space, env.action_space)
         self.last_update = {}
         super().__init__(
@@ -168,9 +184,14 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
             use_sde=False,
             sde_sample_freq=-1,
             rollout_buffer_class=self.rollout_buffer_class,
+            rollout_buffer_kwargs=self.rollout_buffer_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
             policy_kwargs=policy_kwargs,
             verbose=verbose,
-            **rest,
+            seed=seed,
+            device=device,
+            _init_setup_model=_init_setup_model,
         )
 
     def _setup_model(self) -> None:
@@ -178,6 +199,30 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
         super()._setup_model()
         self.guard = GuardedOptimizer(self.policy.optimizer, self.policy.parameters(), self.max_grad_norm)
         self.core_state = self.policy.initial_state(self.n_envs)
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "run",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Train for ``total_timesteps`` more environment steps; see the base class.
+
+        Raises:
+            ValueError: an argument has a value that is not allowed, or the agent has no environment; nothing
+                has been done then.
+            TypeError: an argument is of another type.
+            NonFiniteError: many updates in a row were not finite.
+        """
+        check_learn(
+            *(self, total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        )
+        return super().learn(
+            total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
+        )
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -364,6 +409,7 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
         buffer_class = self.rollout_buffer_class
         if not (isinstance(buffer_class, type) and issubclass(buffer_class, SequenceRolloutBuffer)):
             raise ValueError("rollout_buffer_class must be SequenceRolloutBuffer or a subclass of it.")
+        check_base_settings(self)
 
     def _check_settings(self) -> None:
         self._check_numbers()
@@ -394,6 +440,8 @@ def _check_policy(policy: object, kwargs: dict[str, Any] | None) -> dict[str, An
             f"{', '.join(RecurrentOnPolicyAlgorithm.policy_aliases)}; "
             f"got {getattr(policy, '__name__', type(policy).__name__)}."
         )
+    if kwargs is not None:
+        check_dictionary("policy_kwargs", kwargs)
     if kwargs is None or "use_sde" not in kwargs:
         return kwargs
     check_foreign_settings("The policy", {"use_sde": kwargs["use_sde"]}, OTHER_POLICIES)

@@ -28,10 +28,12 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.utils import obs_as_tensor
 from torch import Tensor, nn
 
+from mnm_rl.agents.arguments import check_dictionary
 from mnm_rl.agents.buffers import Observations
 from mnm_rl.agents.distributions import ActionDistribution, DiagonalGaussian, make_distribution
+from mnm_rl.agents.policy_settings import check_policy_settings
 from mnm_rl.agents.settings import OTHER_POLICIES, check_foreign_settings
-from mnm_rl.agents.spaces import check_extractor, first_numbers
+from mnm_rl.agents.spaces import check_extractor, check_observation, first_numbers
 from mnm_rl.cores import CoreChoice, MemoryCore, core_config, core_name, make_core
 
 NOT_FINITE = (
@@ -82,7 +84,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
 
     Raises:
         ValueError: unknown core, a setting that is not allowed, or spaces that cannot be served.
-        TypeError: unknown setting of the core or of the policy.
+        TypeError: unknown setting of the core or of the policy, or one of another type.
     """
 
     core: MemoryCore
@@ -112,7 +114,12 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         check_foreign_settings("The policy", other, OTHER_POLICIES)
         if use_sde:
             raise ValueError("State-dependent exploration (use_sde) is not available for recurrent policies.")
+        check_dictionary("core_kwargs", {} if core_kwargs is None else core_kwargs)
         core_config(core, **(core_kwargs or {}))
+        check_policy_settings(
+            *(net_arch, activation_fn, ortho_init, log_std_init, features_extractor_class),
+            *(features_extractor_kwargs, normalize_images, optimizer_class, optimizer_kwargs),
+        )
         check_extractor(features_extractor_class, observation_space, normalize_images)
         self._observation_starts = first_numbers(observation_space)
         self.first_action = first_numbers(action_space).get("")
@@ -282,23 +289,24 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             actions as the environment takes them, arrays also for one observation, and the state.
 
         Raises:
-            ValueError: the state is not one of this core for so many environments, an observation is not
-                finite, or it is what Gymnasium's ``reset()`` returns, with the info.
+            ValueError: the state or ``episode_start`` is not one for so many environments, or an observation
+                is not one of the space or not finite, or what Gymnasium's ``reset()`` returns, with the info.
         """
         if isinstance(observation, tuple):
             raise ValueError(
                 "predict() takes an observation, not a tuple such as Gymnasium's (observation, info)."
             )
         self.set_training_mode(False)
+        check_observation(observation, self.observation_space)
         check_finite(observation)
         tensors, is_batch = self.obs_to_tensor(observation)
         batch_size = len(next(iter(tensors.values())) if isinstance(tensors, dict) else tensors)
-        starts = np.zeros(batch_size, dtype=bool) if episode_start is None else np.asarray(episode_start)
+        starts = _starts(episode_start, batch_size)
         with torch.no_grad():
             chosen, parameters, new_state = self._choose(
                 tensors,
                 self.state_from_arrays(state, batch_size),
-                torch.tensor(np.broadcast_to(starts.astype(bool), batch_size), device=self.device),
+                torch.tensor(starts, device=self.device),
                 deterministic,
             )
         # Numbers that are not finite still have a largest one, which would be an action.
@@ -450,6 +458,16 @@ def check_finite(observation: Any) -> None:
             raise ValueError(
                 f"The {name} has {part[tuple(place)]} at {place}; only finite numbers can be acted on."
             )
+
+
+def _starts(episode_start: Any, batch_size: int) -> NDArray[np.bool_]:
+    starts = np.asarray(False if episode_start is None else episode_start)
+    if starts.shape not in ((), (1,), (batch_size,)) or starts.dtype.kind not in "biuf":
+        raise ValueError(
+            f"episode_start must be {batch_size} of True and False, one for each observation, "
+            f"got an array of {starts.dtype} of shape {list(starts.shape)}."
+        )
+    return np.broadcast_to(starts.astype(bool), batch_size).copy()
 
 
 def _is_finite(array: NDArray[Any]) -> bool:

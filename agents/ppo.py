@@ -30,7 +30,15 @@ from mnm_rl.agents.minibatches import (
 )
 from mnm_rl.agents.on_policy import EntropyKind, Losses, RecurrentOnPolicyAlgorithm
 from mnm_rl.agents.policies import RecurrentActorCriticPolicy
-from mnm_rl.agents.settings import COUNT, LIMIT, NO_SDE, NOT_NEGATIVE, check_number, check_optional_number
+from mnm_rl.agents.settings import (
+    COUNT,
+    LIMIT,
+    NO_SDE,
+    NOT_NEGATIVE,
+    check_number,
+    check_optional_number,
+    check_schedule,
+)
 
 
 class Replay(NamedTuple):
@@ -110,14 +118,15 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         tensorboard_log: folder for TensorBoard.
         policy_kwargs: arguments of the policy.
         verbose: 0 for no output.
-        seed: of all random numbers.
+        seed: of all random numbers, below 2^32.
         device: where the policy runs.
         other: settings of other algorithms, with the values that change nothing here.
 
     Raises:
-        ValueError: spaces that cannot be served, an unknown core, a number out of range, or a size that does
-            not divide evenly; nothing has been built then.
-        TypeError: unknown setting of the core, of the policy or of the agent, or a policy of another kind.
+        ValueError: spaces that cannot be served, an unknown core or environment, a value that is not allowed,
+            or a size that does not divide evenly; nothing has been built then.
+        TypeError: unknown setting of the core, of the policy or of the agent, or a policy, an environment or
+            a setting of another kind.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -364,8 +373,8 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         check_optional_number("target_kl", self.target_kl, LIMIT)
         for name in ("clip_range", "clip_range_vf"):
             value = getattr(self, name)
-            if not callable(value) and not (name == "clip_range_vf" and value is None):
-                check_number(f"{name} (a number, or a function of the remaining progress)", value, LIMIT)
+            if not (name == "clip_range_vf" and value is None):
+                check_schedule(name, value, LIMIT)
 
     def _check_settings(self) -> None:
         super()._check_settings()

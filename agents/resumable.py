@@ -16,11 +16,21 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 
+from mnm_rl.agents.arguments import (
+    check_can_be_saved,
+    check_changed,
+    check_device,
+    check_env,
+    check_path,
+    check_seed,
+    one_line_errors,
+)
 from mnm_rl.agents.checkpoint import (
     check_checkpoint,
     check_core,
     env_state,
     random_state,
+    saved_names,
     set_env_state,
     set_random_state,
 )
@@ -70,7 +80,12 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         With an environment that offers ``get_state``/``set_state``, a save in the middle of a rollout stands
         for the rollout's start: the steps since then have not been learned from, and the continued run takes
         them again. Other environments keep their state to themselves; what is saved is the present.
+
+        Raises:
+            ValueError: a file is where a folder would have to be.
+            TypeError: it is neither a path nor an open file.
         """
+        check_can_be_saved(path)
         attributes, self._run_state = self._rollout_start or self._present()
         current = {name: getattr(self, name) for name in attributes}
         vars(self).update(attributes)
@@ -119,8 +134,14 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
 
         Raises:
             ValueError: the file is missing, incomplete, of another core or of another algorithm, or, if it is
-                not trusted, holds something other than an agent.
+                not trusted, holds something other than an agent; or the environment has other spaces, the
+                device is not here, or an attribute is changed to a value that is not allowed.
+            TypeError: the path or the environment is none, or there is no attribute to change.
         """
+        check_path(path)
+        check_device(device)
+        if env is not None:
+            check_env(env)
         source = path
         if not trusted:
             methods = tuple(name for name in dir(cls) if callable(getattr(cls, name)))
@@ -129,7 +150,8 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
             source, custom_objects = untrusted.content, untrusted.objects
         else:
             check_checkpoint(path, core, trusted=True, algorithm=cls.algorithm)
-        with nullcontext() if trusted else _one_sentence_errors(path):
+        check_changed(cls, saved_names(source), kwargs)
+        with one_line_errors(), nullcontext() if trusted else _one_sentence_errors(path):
             agent = super().load(
                 source, env, device, custom_objects, print_system_info, force_reset=force_reset, **kwargs
             )
@@ -140,6 +162,32 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
             if not trusted:
                 _check_values(agent)
         return agent
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """Seed all random numbers, the environment's too; see the base class.
+
+        Raises:
+            ValueError: the seed is not a whole number from 0 to 2^32 - 1.
+        """
+        check_seed(seed)
+        super().set_random_seed(None if seed is None else int(seed))
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Go on in another environment; see the base class.
+
+        Raises:
+            ValueError: it has other spaces, or is another number of environments.
+            TypeError: it is no environment.
+        """
+        check_env(env)
+        env = self._wrap_env(env, self.verbose)
+        if env.num_envs != self.n_envs:
+            raise ValueError(
+                f"The number of environments is {env.num_envs}, and the agent's is {self.n_envs}; "
+                f"{type(self).__name__}.load(path, env) takes another number."
+            )
+        with one_line_errors():
+            super().set_env(env, force_reset)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "core_state", "guard", "_rollout_start"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
@@ -37,9 +38,22 @@ def check_optional_number(name: str, value: object, allowed: Allowed) -> None:
 
 
 def check_learning_rate(value: object) -> None:
-    """Raise a ValueError unless the value is a number that is not negative, or a function."""
+    """Raise a ValueError unless the value is a number that is not negative, or a function of one number."""
+    check_schedule("learning_rate", value, WEIGHT)
+
+
+def check_schedule(name: str, value: object, allowed: Allowed) -> None:
+    """Raise a ValueError unless the value is a number that is allowed, or a function of one number."""
+    what = f"{name} (a number, or a function of the remaining progress)"
     if not callable(value):
-        check_number("learning_rate (a number, or a function of the remaining progress)", value, WEIGHT)
+        check_number(what, value, allowed)
+        return
+    try:
+        inspect.signature(value).bind(1.0)
+    except TypeError as error:
+        raise ValueError(f"{what} must be one of one argument, got {value!r}.") from error
+    except ValueError:
+        return  # some functions written in C do not say what they take
 
 
 def check_flag(name: str, value: object) -> None:

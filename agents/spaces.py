@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from stable_baselines3.common.torch_layers import (
     NatureCNN,
 )
 
+from mnm_rl.agents.arguments import one_line
+
 PLAIN_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
@@ -24,11 +27,11 @@ def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) ->
     known = "Box, Discrete, MultiDiscrete and MultiBinary"
     flat = not isinstance(action_space, spaces.MultiBinary) or len(action_space.shape) == 1
     if not (_is_plain(action_space) and flat):
-        raise ValueError(f"The action space {action_space} cannot be served; what can: {known}.")
+        raise ValueError(f"The action space {one_line(action_space)} cannot be served; what can: {known}.")
     is_dict = isinstance(observation_space, spaces.Dict)
     if not all(map(_is_plain, observation_space.spaces.values() if is_dict else [observation_space])):
         raise ValueError(
-            f"The observation space {observation_space} cannot be served; what can: {known}, "
+            f"The observation space {one_line(observation_space)} cannot be served; what can: {known}, "
             "and a Dict of these."
         )
 
@@ -39,7 +42,9 @@ def check_extractor(
     """Raise a ValueError if a features extractor does not fit the observations."""
     if isinstance(space, spaces.Dict) != issubclass(extractor, CombinedExtractor):
         if issubclass(extractor, CombinedExtractor):
-            raise ValueError(f"MultiInputPolicy is for Dict observations, not {space}; use MlpPolicy.")
+            raise ValueError(
+                f"MultiInputPolicy is for Dict observations, not {one_line(space)}; use MlpPolicy."
+            )
         if issubclass(extractor, FlattenExtractor | NatureCNN):
             raise ValueError("Dict observations need MultiInputPolicy.")
     if issubclass(extractor, NatureCNN):
@@ -51,6 +56,21 @@ def check_extractor(
             "policy_kwargs={'normalize_images': False}.",
             stacklevel=3,
         )
+
+
+def check_observation(observation: object, space: spaces.Space) -> None:
+    """Raise a ValueError unless an observation is a dictionary where the space is one, with its names."""
+    names = list(space.spaces) if isinstance(space, spaces.Dict) else None
+    if not isinstance(observation, Mapping):
+        if names is None:
+            return
+        got = type(observation).__name__
+    elif names is not None and set(observation) == set(names):
+        return
+    else:
+        got = f"a dictionary of {', '.join(map(repr, observation))}"
+    wanted = "an array" if names is None else f"a dictionary of {', '.join(map(repr, names))}"
+    raise ValueError(f"The observation must be {wanted}, got {got}.")
 
 
 def first_numbers(space: spaces.Space) -> dict[str, Any]:
@@ -71,10 +91,11 @@ def first_numbers(space: spaces.Space) -> dict[str, Any]:
 def _check_image(space: spaces.Space, normalize_images: bool) -> None:
     """Raise a ValueError unless a convolutional network can read the observations."""
     if not is_image_space(space, check_channels=False, normalized_image=True):
-        raise ValueError(f"CnnPolicy is for images, not {space}; use MlpPolicy.")
+        raise ValueError(f"CnnPolicy is for images, not {one_line(space)}; use MlpPolicy.")
     if normalize_images and not is_image_space(space, check_channels=False):
         raise ValueError(
-            f"CnnPolicy divides images of whole numbers from 0 to 255 by 255, but these are {space}; "
+            "CnnPolicy divides images of whole numbers from 0 to 255 by 255, but these are "
+            f"{one_line(space)}; "
             "use policy_kwargs={'normalize_images': False} for images that are normalised already."
         )
     # Stable-Baselines3 moves the channels of other images to the front.

@@ -9,9 +9,9 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
-from mnm_rl.envs.rules import MazeRules, Mazes, Relocation
-from mnm_rl.envs.streams import stream_from_generator
-from mnm_rl.envs.vector import check_render_mode, render_mazes, with_episode_length
+from mnm_rl.envs.rules import MazeRules, Mazes, Relocation, as_array
+from mnm_rl.envs.streams import checked_seed, stream_from_generator
+from mnm_rl.envs.vector import check_options, check_render_mode, render_mazes, with_episode_length
 
 RENDER_MODES = ("human", "rgb_array", "ansi")
 
@@ -102,9 +102,9 @@ class MazeEnv(gymnasium.Env[NDArray[np.float32], np.integer | int]):
     | argument            | default  | meaning                                                            |
     |---------------------|----------|--------------------------------------------------------------------|
     | ``size``            | 9        | interior cells per side, odd, at least 3                           |
-    | ``horizon``         | 200      | steps per episode, at least 1                                      |
-    | ``goal_reward``     | 10.0     | any finite number                                                  |
-    | ``wall_reward``     | -0.1     | any finite number                                                  |
+    | ``horizon``         | 200      | steps per episode, at least 1 and at most 2^53                     |
+    | ``goal_reward``     | 10.0     | any number from -1e38 to 1e38                                      |
+    | ``wall_reward``     | -0.1     | any number from -1e38 to 1e38                                      |
     | ``previous_action`` | False    | add the previous action to the observation                         |
     | ``relocation``      | "2018"   | "2018" or "2019", see Starting State                               |
     | ``render_mode``     | None     | "human" (a window), "rgb_array" (a picture) or "ansi" (a text)     |
@@ -203,8 +203,13 @@ class MazeEnv(gymnasium.Env[NDArray[np.float32], np.integer | int]):
 
         Returns:
             the observation, float32 ``[O]``, and an empty info.
+
+        Raises:
+            ValueError: the seed is not a whole number of at least 0.
+            TypeError: the options are no dictionary.
         """
-        super().reset(seed=seed)
+        check_options(options)
+        super().reset(seed=None if seed is None else checked_seed(seed))
         if self.np_random is not self._stream_source:  # newly seeded, or replaced from outside
             self.mazes.stream[0] = stream_from_generator(self.np_random)
             self._stream_source = self.np_random
@@ -227,7 +232,7 @@ class MazeEnv(gymnasium.Env[NDArray[np.float32], np.integer | int]):
         time, horizon = self.mazes.time.item(), self.mazes.rules.horizon
         if time >= horizon:
             raise gymnasium.error.ResetNeeded("the episode is over: call reset() before the next step().")
-        reward = float(self.mazes.step(np.asarray(action).reshape(-1))[0])
+        reward = float(self.mazes.step(as_array(action).reshape(-1))[0])
         truncated = time + 1 >= horizon
         if self.render_mode == "human":
             self.render()

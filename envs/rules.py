@@ -6,8 +6,8 @@ Dimensions: ``N`` mazes, ``F`` free cells, ``A`` = 4 actions, ``O`` observation 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral, Real
@@ -29,6 +29,10 @@ REWARD_COLUMN = 10
 ACTION_COLUMN = 11
 BYTES_PER_MAZE = 9 * 8
 """Of the arrays that are the state, and their row numbers."""
+LONGEST_HORIZON = 2**53
+"""A clock up to this one stays exact as a fraction of the horizon."""
+LARGEST_REWARD = 1e38
+"""Rewards up to this one, and the sum of two, are float32 numbers, as observations are."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,16 @@ class MazeRules:
     def __post_init__(self) -> None:
         if not _is_integer(self.size) or self.size < 3 or self.size % 2 == 0:
             raise ValueError(f"size must be an odd whole number of at least 3, got {self.size!r}.")
-        if not _is_integer(self.horizon) or self.horizon < 1:
-            raise ValueError(f"horizon must be a whole number of at least 1, got {self.horizon!r}.")
+        if not _is_integer(self.horizon) or not 1 <= self.horizon <= LONGEST_HORIZON:
+            raise ValueError(
+                f"horizon must be a whole number of at least 1 and at most 2^53, got {self.horizon!r}."
+            )
         for name in ("goal_reward", "wall_reward"):
             value = getattr(self, name)
-            if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
-                raise ValueError(f"{name} must be a finite number, got {value!r}.")
+            if not (_is_number(value) and -LARGEST_REWARD <= value <= LARGEST_REWARD):
+                raise ValueError(
+                    f"{name} must be a finite number, at most 1e38 in absolute value, got {value!r}."
+                )
         if not isinstance(self.previous_action, bool | np.bool_):
             raise ValueError(f"previous_action must be True or False, got {self.previous_action!r}.")
         if self.relocation not in get_args(Relocation):
@@ -142,12 +150,17 @@ class Mazes:
         self._view_rows[:, :TIME_COLUMN] = layout.views
 
     def seed(self, seeds: Sequence[int | None]) -> None:
-        """Restart the random streams of the mazes whose seed is not None; acts from the next draw on."""
+        """Restart the random streams of the mazes whose seed is not None; acts from the next draw on.
+
+        Raises:
+            ValueError: there is not one for each maze, or one is not a whole number of at least 0; no stream
+                is restarted then.
+        """
         if len(seeds) != self.num_mazes:
             raise ValueError(f"{self.num_mazes} mazes need {self.num_mazes} seeds, got {len(seeds)}.")
-        for row, seed in enumerate(seeds):
-            if seed is not None:
-                self.stream[row] = stream_from_seed(seed)
+        streams = {row: stream_from_seed(seed) for row, seed in enumerate(seeds) if seed is not None}
+        for row, stream in streams.items():
+            self.stream[row] = stream
 
     def begin_episodes(self, rows: NDArray[np.intp] | None = None) -> None:
         """Start an episode in the given mazes, all by default: draw the goal, put the agent in the centre."""
@@ -217,31 +230,37 @@ class Mazes:
 
         Raises:
             ValueError: an array is missing, or does not fit these mazes; nothing is changed then.
+            TypeError: the state is no dictionary.
         """
-        arrays = {}
-        for name in self.STATE:
-            if name not in state or np.shape(state[name]) != (self.num_mazes,):
-                raise ValueError(
-                    f"a state of {self.num_mazes} mazes needs {name!r} of shape ({self.num_mazes},)."
-                )
-            arrays[name] = np.array(state[name], dtype=getattr(self, name).dtype)
-        limits = {
-            "cell": self.rules.layout.num_cells,
-            "goal": self.rules.layout.num_cells,
-            "time": self.rules.horizon + 1,
-        }
-        for name, limit in limits.items():
-            if not ((arrays[name] >= 0) & (arrays[name] < limit)).all():
-                raise ValueError(
-                    f"the state is not of a maze with these rules: {name!r} must be below {limit}."
-                )
-        vars(self).update(arrays)
+        limits = self._state_limits()
+        vars(self).update(
+            {
+                name: state_array(state, name, self.num_mazes, getattr(self, name).dtype, limits[name])
+                for name in self.STATE
+            }
+        )
         self._all_started = bool(self.started.all())
+
+    def _state_limits(self) -> dict[str, tuple[float, float]]:
+        """Name of an array of the state -> its smallest and its largest value."""
+        last_cell, horizon = self.rules.layout.num_cells - 1, int(self.rules.horizon)
+        largest_sum = float(np.finfo(np.float64).max)
+        return {
+            "cell": (0, last_cell),
+            "goal": (0, last_cell),
+            "time": (0, horizon),
+            "last_reward": (-2 * LARGEST_REWARD, 2 * LARGEST_REWARD),
+            "last_action": (-1, len(ACTIONS) - 1),
+            "episode_return": (-largest_sum, largest_sum),
+            "goal_visits": (0, horizon),
+            "stream": (0, int(np.iinfo(np.uint64).max)),
+            "started": (False, True),
+        }
 
     def _checked(self, actions: NDArray[np.integer]) -> NDArray[np.intp]:
         if not self._all_started:
             raise gymnasium.error.ResetNeeded("call reset() before the first step().")
-        actions = np.asarray(actions)
+        actions = as_array(actions)
         if actions.shape != (self.num_mazes,) or actions.dtype.kind not in "iu":
             raise ValueError(
                 f"actions must be {self.num_mazes} whole numbers from 0 to 3, "
@@ -262,6 +281,65 @@ class Mazes:
             return draw_below(self.stream, rows, num_cells)
         drawn = draw_below(self.stream, rows, num_cells - 1)
         return drawn + (drawn >= excluded)
+
+
+STATE_KINDS = {"i": ("iu", "whole numbers"), "u": ("iu", "whole numbers"), "f": ("fiu", "numbers")}
+STATE_KINDS["b"] = ("b", "True or False")
+"""Kind of an array of the state -> the kinds of arrays that it is taken from, and what is in them."""
+
+
+def state_array(
+    state: object, name: str, count: int, dtype: np.dtype, limits: tuple[float, float]
+) -> NDArray[Any]:
+    """A copy of one array of a state.
+
+    Args:
+        state: anything.
+        name: of the array.
+        count: N.
+        dtype: that the copy is to have.
+        limits: its smallest and its largest value.
+
+    Raises:
+        ValueError: it is missing, or of another shape, or something in it is not allowed.
+        TypeError: the state is no dictionary.
+    """
+    if not isinstance(state, Mapping):
+        raise TypeError(
+            f"a state of mazes is a dictionary of arrays, as get_state() returns it, got {state!r}."
+        )
+    array = _state_values(state[name], dtype) if name in state else None
+    if array is None or array.shape != (count,):
+        raise ValueError(f"a state of {count} mazes needs {name!r} of shape ({count},).")
+    kinds, words = STATE_KINDS[dtype.kind]
+    if array.dtype.kind not in kinds:
+        raise ValueError(f"the state's {name!r} must be {words}, got an array of {array.dtype}.")
+    low, high = limits
+    if not ((array >= low) & (array <= high)).all():
+        raise ValueError(
+            f"the state is not of a maze with these rules: {name!r} must be from {low} to {high}."
+        )
+    return array.astype(dtype)
+
+
+def _state_values(values: Any, dtype: np.dtype) -> NDArray[Any]:
+    """As an array; whole numbers of a list keep all digits, which numpy rounds where some need 64 bits."""
+    if dtype.kind in "iu" and isinstance(values, list) and all(type(value) is int for value in values):
+        with contextlib.suppress(OverflowError):
+            return np.array(values, dtype=dtype)
+    return as_array(values)
+
+
+def as_array(values: Any) -> NDArray[Any]:
+    """The values as an array; lists of unequal lengths become one of objects, which nobody takes."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        return np.asarray(None)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _is_integer(value: object) -> bool:

@@ -16,10 +16,13 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
-from mnm_rl.envs.rules import MazeRules, Mazes, Relocation
+from mnm_rl.envs.rules import MazeRules, Mazes, Relocation, as_array, state_array
+from mnm_rl.envs.streams import checked_seed
 from mnm_rl.envs.vector import RENDER_MODES, check_render_mode, render_mazes
 
 _NO_SEED = -1
+_LARGEST_SEED = int(np.iinfo(np.int64).max)
+"""What ``pending_seed`` of a state can hold."""
 
 
 class MazeVecEnv(VecEnv):
@@ -77,9 +80,22 @@ class MazeVecEnv(VecEnv):
         self.mazes.begin_episodes()
         return self.mazes.observations()
 
+    def seed(self, seed: int | None = None) -> list[int | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Give maze i the seed s + i, which acts with the next ``reset()``; one at random for None.
+
+        Returns:
+            the seeds.
+
+        Raises:
+            ValueError: the seed is not a whole number of at least 0, or too large for :meth:`get_state`.
+        """
+        if seed is not None and checked_seed(seed) > _LARGEST_SEED - self.num_envs:
+            raise ValueError(f"the seeds of all mazes must be below 2^63, got a first seed of {seed}.")
+        return list(super().seed(None if seed is None else int(seed)))
+
     def step_async(self, actions: np.ndarray) -> None:
         """Keep the actions, shape ``[N]``, for :meth:`step_wait`."""
-        self._actions = actions
+        self._actions = as_array(actions)
 
     def step_wait(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict]]:
         """Take the step.
@@ -114,13 +130,12 @@ class MazeVecEnv(VecEnv):
 
         Raises:
             ValueError: an array is missing, or does not fit these mazes; nothing is changed then.
+            TypeError: the state is no dictionary.
         """
-        if "pending_seed" not in state or np.shape(state["pending_seed"]) != (self.num_envs,):
-            raise ValueError(
-                f"a state of {self.num_envs} mazes needs 'pending_seed' of shape ({self.num_envs},)."
-            )
+        limits = (_NO_SEED, _LARGEST_SEED)
+        seeds = state_array(state, "pending_seed", self.num_envs, np.dtype(np.int64), limits)
         self.mazes.set_state(state)
-        self._seeds = [None if seed == _NO_SEED else int(seed) for seed in state["pending_seed"]]
+        self._seeds = [None if seed == _NO_SEED else seed for seed in seeds.tolist()]
         self._actions = None
 
     def get_images(self) -> Sequence[np.ndarray | None]:

@@ -11,6 +11,8 @@ stream whether it is alone or one of a batch.
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import numpy as np
 from gymnasium.utils import seeding
 from numpy.typing import NDArray
@@ -26,9 +28,24 @@ def stream_from_generator(generator: np.random.Generator) -> np.uint64:
     return generator.integers(2**64, dtype=np.uint64)
 
 
+def checked_seed(seed: object) -> int:
+    """A seed as Gymnasium's seeding takes it, which knows Python's numbers only.
+
+    Raises:
+        ValueError: it is not a whole number, or negative.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise ValueError(f"a seed must be a whole number of at least 0, got {seed!r}.")
+    return int(seed)
+
+
 def stream_from_seed(seed: int) -> np.uint64:
-    """The start of the stream that belongs to a seed, the one ``MazeEnv.reset(seed=seed)`` uses."""
-    return stream_from_generator(seeding.np_random(seed)[0])
+    """The start of the stream that belongs to a seed, the one ``MazeEnv.reset(seed=seed)`` uses.
+
+    Raises:
+        ValueError: as :func:`checked_seed`.
+    """
+    return stream_from_generator(seeding.np_random(checked_seed(seed))[0])
 
 
 def unseeded_streams(count: int) -> NDArray[np.uint64]:

@@ -6,7 +6,7 @@ Dimensions: ``N`` mazes, ``O`` observation size.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any, Literal
 
@@ -17,7 +17,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from mnm_rl.envs.rules import MazeRules, Mazes, Relocation
+from mnm_rl.envs.rules import MazeRules, Mazes, Relocation, as_array
+from mnm_rl.envs.streams import checked_seed
 
 RENDER_MODES = ("rgb_array", "ansi")
 
@@ -26,6 +27,12 @@ def check_render_mode(render_mode: str | None, allowed: Sequence[str]) -> None:
     """Raise a ValueError that lists the allowed modes unless ``render_mode`` is one of them or None."""
     if render_mode is not None and render_mode not in allowed:
         raise ValueError(f"render_mode must be one of {', '.join(allowed)} or None, got {render_mode!r}.")
+
+
+def check_options(options: object) -> None:
+    """Raise a TypeError unless the options of a reset are a dictionary or None."""
+    if options is not None and not isinstance(options, Mapping):
+        raise TypeError(f"options must be a dictionary of options or None, got {options!r}.")
 
 
 def render_mazes(mazes: Mazes, render_mode: str | None) -> tuple[Any, ...] | None:
@@ -133,11 +140,15 @@ class MazeVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.integer], NDArray[
 
         Returns:
             the observations, float32 ``[N, O]``, and an empty info.
+
+        Raises:
+            ValueError: a seed is not a whole number of at least 0, there is not one per maze, or the mask is
+                not one of these mazes.
+            TypeError: the options are no dictionary.
         """
-        super().reset(seed=seed if isinstance(seed, int) else None)
-        rows = self._rows_to_reset(options)
-        if seed is not None:
-            seeds = [seed + row for row in range(self.num_envs)] if isinstance(seed, int) else list(seed)
+        rows, seeds = self._rows_to_reset(options), self._seeds(seed)
+        super().reset(seed=checked_seed(seed) if isinstance(seed, Integral) else None)
+        if seeds is not None:
             chosen = set(rows.tolist())
             self.mazes.seed([value if row in chosen else None for row, value in enumerate(seeds)])
         self.mazes.begin_episodes(rows)
@@ -173,15 +184,25 @@ class MazeVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.integer], NDArray[
         return render_mazes(self.mazes, self.render_mode)
 
     def _rows_to_reset(self, options: dict[str, Any] | None) -> NDArray[np.intp]:
+        check_options(options)
         mask = (options or {}).get("reset_mask")
         if mask is None:
             return np.arange(self.num_envs)
-        mask = np.asarray(mask)
+        mask = as_array(mask)
         if mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
             raise ValueError(
                 f"reset_mask must be a bool array of shape ({self.num_envs},) with a True in it."
             )
         return np.flatnonzero(mask)
+
+    def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None] | None:
+        """One for each maze."""
+        if seed is None:
+            return None
+        if isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str | bytes):
+            return [None if each is None else checked_seed(each) for each in seed]
+        first = checked_seed(seed)
+        return [first + row for row in range(self.num_envs)]
 
     def _step_and_restart(self, actions: NDArray[np.integer], rows: NDArray[np.intp]) -> NDArray[np.float64]:
         """A step of the mazes whose episode goes on; in the other rows the next episode begins."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
@@ -26,7 +27,7 @@ from mnm_rl.cores import CoreChoice, CoreOutput, MemoryCore, core_name, detach_s
 Make = Callable[[int], MemoryCore]
 """Builds a core in double precision, with parameters from a seed."""
 
-STEPS, BATCH = 7, 3
+STEPS, BATCH, INPUT_SIZE = 7, 3, 4
 TOLERANCE = 1e-7
 
 
@@ -34,7 +35,7 @@ def check_core(
     core: CoreChoice | Callable[[], MemoryCore],
     *,
     only: Iterable[str] | None = None,
-    input_size: int = 4,
+    input_size: int | None = None,
     **settings: Any,
 ) -> None:
     """Hold a core to all that :class:`mnm_rl.cores.MemoryCore` promises.
@@ -42,17 +43,16 @@ def check_core(
     Args:
         core: a class, name or reference, or a function without arguments that builds a core.
         only: names of :data:`PROMISES`; all of them if not given.
-        input_size: ``I``; not for a function.
+        input_size: ``I``, 4 if not given; not for a function.
         settings: of the core, small ones; not for a function.
 
     Raises:
         AssertionError: a promise is broken; the message says which, and how.
-        ValueError: unknown promise.
-        TypeError: settings were given for a function, or for a core that does not have them.
+        ValueError: unknown promise, or none at all.
+        TypeError: what was given is not a kind of core and builds none, settings were given for a function,
+            or for a core that does not have them.
     """
-    names = list(PROMISES) if only is None else list(only)
-    if unknown := [name for name in names if name not in PROMISES]:
-        raise ValueError(f"There is no promise {', '.join(unknown)}; there are {', '.join(PROMISES)}.")
+    names = _promises(only)
     make = _maker(core, input_size, settings)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         title = core_name(make(0))
@@ -60,19 +60,57 @@ def check_core(
             _check_promise(title, PROMISES[name], make)
 
 
-def _maker(core: CoreChoice | Callable[[], MemoryCore], input_size: int, settings: dict[str, Any]) -> Make:
+def _promises(only: Iterable[str] | None) -> list[str]:
+    if only is None:
+        return list(PROMISES)
+    if isinstance(only, str) or not isinstance(only, Iterable):
+        raise TypeError(f"only must be a list of names of promises, got {only!r}.")
+    names = list(only)
+    if unknown := [str(name) for name in names if name not in list(PROMISES)]:
+        raise ValueError(f"There is no promise {', '.join(unknown)}; there are {', '.join(PROMISES)}.")
+    if not names:
+        raise ValueError(f"only must name a promise at least; there are {', '.join(PROMISES)}.")
+    return names
+
+
+def _maker(
+    core: CoreChoice | Callable[[], MemoryCore], input_size: int | None, settings: dict[str, Any]
+) -> Make:
     if isinstance(core, str | type):
-        build: Callable[[], MemoryCore] = functools.partial(make_core, core, input_size, **settings)
-    elif settings:
-        raise TypeError("A function that builds a core takes no settings; give them inside of it.")
+        size = INPUT_SIZE if input_size is None else input_size
+        build: Callable[[], MemoryCore] = functools.partial(make_core, core, size, **settings)
+    elif settings or input_size is not None:
+        raise TypeError(
+            "A function that builds a core takes no settings and no input_size; give them inside of it."
+        )
     else:
+        _check_function(core)
         build = core
 
     def make(seed: int) -> MemoryCore:
         torch.manual_seed(seed)
-        return build().to("cpu", torch.float64)
+        built = build()
+        if not isinstance(built, MemoryCore):
+            raise TypeError(f"The function must build a core, not return {built!r}.")
+        return built.to("cpu", torch.float64)
 
     return make
+
+
+def _check_function(core: object) -> None:
+    takes = "a core's class, name or reference, or a function without arguments that builds a core"
+    if isinstance(core, MemoryCore) or not callable(core):
+        raise TypeError(f"check_core takes {takes}, got {_in_short(core)}.")
+    try:
+        inspect.signature(core).bind()
+    except TypeError as error:
+        raise TypeError(f"check_core takes {takes}; {_in_short(core)} has arguments: {error}.") from error
+    except ValueError:
+        return  # some functions written in C do not say what they take
+
+
+def _in_short(core: object) -> str:
+    return f"a core, {type(core).__name__}" if isinstance(core, MemoryCore) else repr(core)
 
 
 def _check_promise(title: str, promise: Callable[[Make], None], make: Make) -> None:

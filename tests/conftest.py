@@ -1,5 +1,6 @@
 """One thread per process: the tests run side by side, and results must not depend on the number of cores."""
 
+import collections
 import os
 
 import pytest
@@ -20,3 +21,18 @@ def algorithm(request):
     from mnm_rl import agents
 
     return getattr(agents, request.param)
+
+
+BAD_INPUT_SHARE = 10
+"""CI takes one of so many of the cases in test_bad_input.py."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    seen = collections.Counter()
+    for item in items:
+        if item.path.name == "test_bad_input.py":
+            test = item.originalname
+            if seen[test] % BAD_INPUT_SHARE:
+                item.add_marker(pytest.mark.learning)
+            seen[test] += 1

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mnm_rl.cores.mnm import MNMConfig, MNMCore
-from mnm_rl.kernels import cpu
+from mnm_rl.kernels import cpu, recurrent
 
 T, B, INPUTS = 3, 2, 5
 CONFIG: dict[str, Any] = {
@@ -70,6 +70,33 @@ def valid_arguments(write_rule: Any) -> dict[str, Arguments]:
         "scan_backward": backward,
         "activation": {"values": torch.randn(11), "is_logistic": False},
     }
+
+
+def valid_recurrent_arguments(kind: recurrent.Kind) -> dict[str, Arguments]:
+    """The same for the operators of the LSTM or of the GRU."""
+    torch.manual_seed(0)
+    layer = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[kind](INPUTS, 6)
+    parameters = [parameter.detach() for parameter in layer.parameters()]
+    state = [torch.randn(B, 6) for _ in range(2 if kind == "lstm" else 1)]
+    common = {
+        "inputs": torch.randn(T, B, INPUTS),
+        "resets": torch.rand(T, B) < 0.3,
+        "parameters": parameters,
+        "state": state,
+        "initial": [torch.randn(B, 6) for _ in state],
+    }
+    forward = {**common, "save": True}
+    outputs, final, saved = getattr(cpu.operators(), f"{kind}_forward")(**forward)
+    backward = {
+        **common,
+        "saved": saved,
+        "outputs": outputs,
+        "d_outputs": torch.ones_like(outputs),
+        "d_state": [torch.ones_like(field) for field in final],
+        "need_inputs": True,
+        "need_parameters": True,
+    }
+    return {f"{kind}_forward": forward, f"{kind}_backward": backward}
 
 
 def spoiled_tensors(tensor: Tensor) -> Iterator[tuple[str, Any]]:
@@ -165,11 +192,13 @@ def spoiled_calls(operator: str, arguments: Arguments) -> Iterator[tuple[str, Ar
             yield f"{name}: None", call(None)
     for name, value in arguments.items():
         if isinstance(value, list):
-            yield f"{name}: one less", {**arguments, name: value[:-1]}
+            if name != "initial" or len(value) > 1:
+                yield f"{name}: one less", {**arguments, name: value[:-1]}
             yield f"{name}: one more", {**arguments, name: [*value, value[-1]]}
-            if name != "packed":  # without, the operator packs
+            if name not in ("packed", "initial"):  # without, the operator packs, or starts at zeros
                 yield f"{name}: empty", {**arguments, name: []}
-            yield f"{name}: reversed", {**arguments, name: value[::-1]}
+            if value[0].shape != value[-1].shape:  # else it is another call that is right
+                yield f"{name}: reversed", {**arguments, name: value[::-1]}
     if operator == "scan_forward":
         memory = arguments["state"][3]
         yield "new_memory: the memory itself, for several steps", {**arguments, "new_memory": memory}
@@ -209,9 +238,28 @@ def spoiled_names() -> Iterator[tuple[str, Arguments]]:
     yield "no dictionary", {"named": [1.0]}
 
 
+def print_calls(rule: str, run: Callable[..., Any], calls: Iterator[tuple[str, Arguments]]) -> None:
+    """Make the calls; print what each of them raises."""
+    for what, spoiled in calls:
+        print(f"{rule}, {what}: ", end="", flush=True)
+        try:
+            run(**spoiled)
+        except Exception as error:
+            print(type(error).__name__, str(error).splitlines()[0])
+        else:
+            print("nothing")
+
+
 def main(operator: str) -> None:
     """Print what each spoiled call raises."""
     run = getattr(cpu.operators(), operator)
+    kind = operator.partition("_")[0]
+    if kind in ("lstm", "gru"):
+        arguments = valid_recurrent_arguments(kind)[operator]  # pyright: ignore[reportArgumentType]
+        run(**arguments)
+        print_calls(kind, run, spoiled_calls(operator, arguments))
+        print("done")
+        return
     for rule in ("local",) if operator in ("settings", "activation") else ("local", "gradient"):
         if operator == "settings":
             calls = spoiled_names()
@@ -219,14 +267,7 @@ def main(operator: str) -> None:
             arguments = valid_arguments(rule)[operator]
             run(**arguments)
             calls = spoiled_calls(operator, arguments)
-        for what, spoiled in calls:
-            print(f"{rule}, {what}: ", end="", flush=True)
-            try:
-                run(**spoiled)
-            except Exception as error:
-                print(type(error).__name__, str(error).splitlines()[0])
-            else:
-                print("nothing")
+        print_calls(rule, run, calls)
     print("done")
 
 

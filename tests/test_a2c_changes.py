@@ -265,7 +265,7 @@ def test_another_environment_starts_new_episodes_and_another_number_of_them_is_r
     agent.set_env(make_env())
     learn(agent)
     assert agent.rollout_buffer.episode_starts[0].all()
-    with pytest.raises(AssertionError, match="number of environments"):
+    with pytest.raises(ValueError, match="number of environments"):
         agent.set_env(make_env(2))
 
 

@@ -235,3 +235,84 @@ def test_going_on_in_an_environment_with_other_wrappers_is_refused(tmp_path):
     make_agent(maze_env()).learn(ENVS * STEPS).save(tmp_path / "agent")
     with pytest.raises(ValueError, match="other wrappers"):
         Agent.load(tmp_path / "agent", env=maze_env(wrapped=True), device="cpu", force_reset=False)
+
+
+def loop(folder: Path) -> Path:
+    (folder / "loop").symlink_to("loop")
+    return folder / "loop"
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_path_that_cannot_be_read_is_named(trusted, tmp_path):
+    for path in (tmp_path, loop(tmp_path)):
+        with pytest.raises(ValueError, match=rf"The checkpoint {path} cannot be read: [A-Z][^\[\]]*$"):
+            Agent.load(path, trusted=trusted)
+    for path in (None, 5, ["agent.zip"]):
+        with pytest.raises(TypeError, match="path must be the path of a file or an open file, got"):
+            Agent.load(path, trusted=trusted)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"device": "x"}, "^device must be"),
+        ({"env": 5}, "^env must be"),
+        ({"env": MazeVecEnv(ENVS, size=5)}, r"Observation spaces do not match: Box\(.* != Box\("),
+        (
+            {"nonsense": 1},
+            r"^load\(\) cannot change nonsense, which a saved Recurrent(A2C|PPO) does not have",
+        ),
+        ({"stats_window_size": 5}, r"^load\(\) cannot change stats_window_size"),
+        ({"verbose": "x"}, "verbose must be"),
+        ({"seed": 1.5}, "seed must be"),
+        ({"gamma": 5}, "gamma must be"),
+        ({"rollout_buffer_kwargs": {"x": 1}}, "rollout_buffer_kwargs has x"),
+    ],
+)
+def test_what_cannot_be_loaded_is_said_in_one_line(arguments, message, trusted, tmp_path):
+    make_agent(maze_env()).save(tmp_path / "agent")
+    with pytest.raises((ValueError, TypeError), match=message) as caught:
+        Agent.load(tmp_path / "agent", trusted=trusted, **{"device": "cpu", **arguments})
+    assert "\n" not in str(caught.value)
+
+
+def test_attributes_that_are_no_settings_may_be_changed_too(tmp_path):
+    file = io.BytesIO()
+    make_agent(maze_env()).save(file)
+    file.seek(0)
+    loaded = Agent.load(file, device="cpu", num_timesteps=5, entropy_kind="concentration")
+    assert (loaded.num_timesteps, loaded.entropy_kind) == (5, "concentration")
+
+
+def test_an_agent_is_not_saved_where_a_file_is_in_the_way(tmp_path):
+    agent = make_agent(maze_env())
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "agent.zip", str(tmp_path / "file" / "deep" / "agent.zip")):
+        with pytest.raises(ValueError, match=r"path cannot be in or below .*file, which is not a folder"):
+            agent.save(path)
+    with pytest.raises(TypeError, match="path must be the path of a file or an open file, got 5"):
+        agent.save(5)
+    with pytest.warns(UserWarning, match="does not exist"):
+        agent.save(tmp_path / "new" / "deep" / "agent.zip")
+    assert Agent.load(tmp_path / "new" / "deep" / "agent", device="cpu").seed == 3
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        (5, "^env must be an environment"),
+        (MazeVecEnv(ENVS, size=5), r"^Observation spaces do not match: Box\(.* != Box\("),
+        (
+            MazeVecEnv(2, size=5, previous_action=True),
+            "^The number of environments is 2, and the agent's is 3",
+        ),
+    ],
+)
+def test_an_environment_that_does_not_fit_is_not_set(env, message):
+    agent = make_agent(maze_env())
+    before = agent.env
+    with pytest.raises((ValueError, TypeError), match=message) as caught:
+        agent.set_env(env)
+    assert "\n" not in str(caught.value)
+    assert agent.env is before

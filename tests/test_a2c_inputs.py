@@ -302,3 +302,31 @@ def test_large_numbers_are_finite():
     action, _ = agent.predict(np.full((2, 3), 3e38, np.float32))
     assert action.shape == (2,)
     agent.predict(np.full((2, 3), 6e4, np.float16))
+
+
+@pytest.mark.parametrize("starts", [[True], True, 1.0, [0.0, 1.0], [True, False]])
+def test_starts_are_one_or_one_for_each_observation(starts):
+    agent = make_agent()
+    observations = np.zeros((2, 3), np.float32)
+    state = agent.predict(observations)[1]
+    agent.predict(observations, state, starts)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("starts", [np.zeros(5), "x", ["a", "b"], [[True, False]], [None, True]])
+def test_other_starts_are_named(starts):
+    agent = make_agent()
+    with pytest.raises(ValueError, match="episode_start must be 2 of True and False"):
+        agent.predict(np.zeros((2, 3), np.float32), episode_start=starts)
+
+
+def test_an_observation_by_names_is_for_spaces_with_these_names():
+    plain = make_agent()
+    with pytest.raises(ValueError, match="The observation must be an array, got a dictionary of 'x'"):
+        plain.predict({"x": np.zeros(3, np.float32)})
+    space = spaces.Dict({"x": VECTOR, "y": VECTOR})
+    named = make_agent(env=DummyVecEnv([lambda: Sampled(space)]), policy="MultiInputPolicy")
+    part = np.zeros(3, np.float32)
+    for wrong, got in ((part, "ndarray"), ({"x": part}, "'x'"), ({"x": part, "y": part, "z": part}, "'z'")):
+        with pytest.raises(ValueError, match=f"must be a dictionary of 'x', 'y', got .*{got}"):
+            named.predict(wrong)
+    named.predict({"y": part, "x": part})

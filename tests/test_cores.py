@@ -131,6 +131,8 @@ def test_unknown_core_is_named_with_the_known_ones():
         ({"normalization": "l2"}, "normalization must be one of squared-norm, width, none, got 'l2'"),
         ({"output_activation": "relu"}, "output_activation must be one of identity, tanh"),
         ({"recall_weights": ()}, "recall_weights must be at least one number"),
+        ({"recall_weights": (1.0, -1.0)}, "recall_weights must be finite numbers that are not negative"),
+        ({"recall_weights": (float("nan"),)}, "recall_weights must be finite numbers"),
     ],
 )
 def test_mnm_settings_are_checked(setting, message):
@@ -336,8 +338,27 @@ def test_what_cannot_be_checked_is_named():
         check_core(ToyCore, only=["honesty"])
     with pytest.raises(TypeError, match="takes no settings"):
         check_core(lambda: ToyCore(3), width=3)
+    with pytest.raises(TypeError, match="takes no settings and no input_size"):
+        check_core(lambda: ToyCore(3), input_size=3)
     with pytest.raises(TypeError, match="no setting hidden_size; its settings: width, decay"):
         check_core(ToyCore, hidden_size=3)
+
+
+@pytest.mark.parametrize("core", [None, 5, [], ToyCore(3), lambda size: ToyCore(size)])
+def test_what_is_neither_a_kind_of_core_nor_builds_one_is_named(core):
+    with pytest.raises(TypeError, match="check_core takes a core's class, name or reference, or a function"):
+        check_core(core)
+
+
+def test_a_function_that_builds_something_else_is_named():
+    with pytest.raises(TypeError, match="The function must build a core, not return 'x'"):
+        check_core(lambda: "x")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("only", ["shapes", 5, [], [["shapes"]]])
+def test_promises_are_named_in_a_list(only):
+    with pytest.raises((TypeError, ValueError), match=r"^only must|no promise \['shapes'\]"):
+        check_core(ToyCore, only=only)
 
 
 def test_a_check_leaves_the_random_numbers_of_others_alone():

@@ -113,6 +113,8 @@ def test_default_config_has_the_fixed_and_the_given_settings():
         (("mnm-p", MNMCore), {}, ValueError, "'mnm-p' is taken by the core mnm_rl.cores.mnm:MNMCore"),
         (("a:b", ToyCore), {}, ValueError, "must be a word without a colon, got 'a:b'"),
         (("", ToyCore), {}, ValueError, "must be a word without a colon, got ''"),
+        ((5, ToyCore), {}, ValueError, "must be a word without a colon, got 5"),
+        ((["toy"], ToyCore), {}, ValueError, "must be a word without a colon"),
         (("toy", NotACore), {}, TypeError, "toy_core:NotACore is not a core: a core is a class derived from"),
         (("toy", 3), {}, TypeError, "3 is not a core"),
         (("toy", ToyCore(4)), {}, TypeError, "is not a core"),
@@ -120,6 +122,7 @@ def test_default_config_has_the_fixed_and_the_given_settings():
         (("toy", WithoutConfig), {}, TypeError, "WithoutConfig must name the dataclass of its settings"),
         (("toy", ToyCore), {"heads": 1}, TypeError, "Core 'toy' has no setting heads; its settings: width"),
         (("toy", ToyCore), {"width": 0}, ValueError, "width must be at least 1, got 0"),
+        (("toy", ToyCore), {"width": "x"}, TypeError, "width must be a whole number, got 'x'"),
     ],
 )
 def test_what_cannot_be_registered_is_named(arguments, fixed, error, message):

@@ -27,7 +27,10 @@ def compiled() -> None:
 
 @pytest.mark.parametrize(
     ("operator", "least"),
-    [("settings", 60), ("pack", 300), ("scan_forward", 400), ("scan_backward", 700), ("activation", 8)],
+    [
+        *(("settings", 60), ("pack", 300), ("scan_forward", 400), ("scan_backward", 700), ("activation", 8)),
+        *(("lstm_forward", 200), ("lstm_backward", 350), ("gru_forward", 160), ("gru_backward", 260)),
+    ],
 )
 def test_every_spoiled_argument_is_refused(operator: str, least: int) -> None:
     command = [sys.executable, str(PERTURBATIONS), operator]

@@ -322,3 +322,62 @@ def test_bad_arguments_are_named_by_the_batches_too():
             kind(2, render_mode="human")  # pyright: ignore[reportArgumentType]
         with pytest.raises(ValueError, match="number of mazes"):
             kind(0)
+
+
+BAD_SEEDS = (-1, 1.5, "x", float("nan"), True)
+
+
+@pytest.mark.parametrize("seed", [*BAD_SEEDS, [1, 2]])
+def test_seeds_that_are_none_are_refused_by_all_three(seed):
+    resets = [lambda: MazeEnv(size=3).reset(seed=seed), lambda: MazeVecEnv(2, size=3).seed(seed)]
+    if seed != [1, 2]:
+        resets += [lambda: MazeVectorEnv(2, size=3).reset(seed=seed)]
+        resets += [lambda: MazeVectorEnv(2, size=3).reset(seed=[0, seed])]
+    for reset in resets:
+        with pytest.raises(ValueError, match="a seed must be a whole number of at least 0, got"):
+            reset()
+
+
+def test_numbers_of_numpy_are_seeds():
+    single, batch, vector = MazeEnv(size=9), MazeVecEnv(2), MazeVectorEnv(2)
+    batch.seed(np.int64(7))  # pyright: ignore[reportArgumentType]
+    batch.reset()
+    vector.reset(seed=np.uint8(7))  # pyright: ignore[reportArgumentType]
+    single.reset(seed=np.int32(7))  # pyright: ignore[reportArgumentType]
+    assert batch.mazes.goal.tolist() == vector.mazes.goal.tolist()
+    assert batch.mazes.goal[0] == single.mazes.goal[0]
+    vector.reset(seed=np.array([7, 8]))  # pyright: ignore[reportArgumentType]
+    assert batch.mazes.goal.tolist() == vector.mazes.goal.tolist()
+
+
+def test_a_seed_that_a_state_cannot_hold_is_refused():
+    batch = MazeVecEnv(2, size=3)
+    with pytest.raises(ValueError, match=r"must be below 2\^63"):
+        batch.seed(2**63 - 2)
+    batch.seed(2**63 - 3)
+    state = batch.get_state()
+    batch.set_state(state)
+    assert batch.get_state()["pending_seed"].tolist() == [2**63 - 3, 2**63 - 2]
+
+
+@pytest.mark.parametrize("values", [[-5, 0], ["x", "y"], [0.5, 1], [True, False], [0], None])
+def test_pending_seeds_of_a_state_are_checked(values):
+    batch = MazeVecEnv(2, size=3)
+    with pytest.raises(ValueError, match="'pending_seed'"):
+        batch.set_state({**batch.get_state(), "pending_seed": np.array(values)})
+
+
+@pytest.mark.parametrize("options", [5, "x", [1]])
+def test_options_are_a_dictionary(options):
+    for env in (MazeEnv(), MazeVectorEnv(2)):
+        with pytest.raises(TypeError, match="options must be a dictionary of options or None"):
+            env.reset(options=options)
+    MazeEnv().reset(options={"something": 1})
+
+
+@pytest.mark.parametrize("actions", [None, [[0], [1, 2]], "x", [0], [0.0, 1.0]])
+def test_actions_of_the_wrong_kind_are_refused_by_both_batches(actions):
+    for env in (MazeVecEnv(2, size=3), MazeVectorEnv(2, size=3)):
+        env.reset()
+        with pytest.raises(ValueError, match="actions must be 2 whole numbers from 0 to 3"):
+            env.step(actions)

@@ -225,6 +225,9 @@ def test_whole_episodes_follow_the_rules(size, horizon, seed, relocation, previo
         ({"goal_reward": float("nan")}, "goal_reward must be a finite"),
         ({"wall_reward": float("inf")}, "wall_reward must be a finite"),
         ({"wall_reward": "low"}, "wall_reward must be a finite"),
+        ({"wall_reward": -1e39}, "wall_reward must be a finite number, at most 1e38"),
+        ({"goal_reward": 10**400}, "goal_reward must be a finite number, at most 1e38"),
+        ({"horizon": 2**53 + 1}, r"horizon must be a whole number of at least 1 and at most 2\^53"),
         ({"previous_action": "yes"}, "previous_action must be True or False"),
         ({"relocation": "2020"}, "relocation must be '2018' or '2019'"),
         ({"render_mode": "ascii"}, "render_mode must be one of human, rgb_array, ansi"),
@@ -243,7 +246,16 @@ def test_actions_out_of_range_are_named(action):
         env.step(action)
 
 
-@pytest.mark.parametrize("action", [1.0, [0, 1], None])
+def test_the_largest_rewards_can_be_observed():
+    env = MazeEnv(size=3, goal_reward=1e38, wall_reward=1e38)
+    env.reset(seed=0)
+    for _ in range(5):
+        observation = env.step(UP)[0]
+        assert np.isfinite(observation).all()
+        assert observation in env.observation_space
+
+
+@pytest.mark.parametrize("action", [1.0, [0, 1], None, [[0], [1, 2]]])
 def test_actions_of_the_wrong_kind_are_refused(action):
     env = MazeEnv()
     env.reset(seed=0)
@@ -277,3 +289,49 @@ def test_a_state_that_does_not_fit_changes_nothing():
             mazes.set_state(wrong)
     for name, value in mazes.get_state().items():
         np.testing.assert_array_equal(value, before[name])
+
+
+WRONG_STATES = {
+    "cell": ([-1, 0], [0.5, 0.5]),
+    "goal": (["x", "y"], [np.nan, 0.0], [0, 9]),
+    "time": ([-1, 0], [True, False]),
+    "last_action": ([4, 0], [-2, 0], [0.0, 0.0]),
+    "last_reward": ([np.nan, 0], [1e300, 0], ["x", "y"]),
+    "episode_return": ([np.inf, 0], [-np.inf, 0]),
+    "goal_visits": ([-1, 0], [11, 0], [0.0, 1.0]),
+    "stream": ([0.5, 0.5], [-1, 0]),
+    "started": ([5, 6], [1, 0]),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [(name, values) for name, every in WRONG_STATES.items() for values in every]
+)
+def test_every_array_of_a_state_is_checked(name, values):
+    assert WRONG_STATES.keys() == set(Mazes.STATE)
+    mazes = Mazes(MazeRules(size=3, horizon=10), 2)
+    mazes.begin_episodes()
+    before = mazes.get_state()
+    with pytest.raises(ValueError, match=f"{name}' must be [^.]+"):
+        mazes.set_state({**before, name: np.array(values)})
+    with pytest.raises(ValueError, match=f"{name}' must be [^.]+"):
+        mazes.set_state({**before, name: values})
+    for each, value in mazes.get_state().items():
+        np.testing.assert_array_equal(value, before[each])
+
+
+def test_a_state_of_lists_does_too_and_keeps_its_types():
+    mazes = Mazes(MazeRules(size=3), 2)
+    mazes.begin_episodes()
+    mazes.stream[:] = 2**64 - 1, 3
+    before = mazes.get_state()
+    mazes.set_state({name: value.tolist() for name, value in before.items()})
+    for name, value in mazes.get_state().items():
+        assert value.dtype == before[name].dtype
+        np.testing.assert_array_equal(value, before[name])
+
+
+@pytest.mark.parametrize("state", [None, 5, "x", [("cell", [0, 0])]])
+def test_a_state_is_a_dictionary(state):
+    with pytest.raises(TypeError, match="a state of mazes is a dictionary of arrays"):
+        Mazes(MazeRules(), 2).set_state(state)

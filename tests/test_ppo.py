@@ -354,7 +354,7 @@ WRONG = {
     "n_epochs": [0, 2.5, None, True],
     "batch_size": [0, -60, 60.0, "all"],
     "bptt_steps": [0, 2.0, True],
-    "clip_range": [0, -0.1, None, float("nan"), "lin_0.2"],
+    "clip_range": [0, -0.1, None, float("nan"), "lin_0.2", lambda: 0.2],
     "clip_range_vf": [0, -0.1, float("nan"), "no"],
     "target_kl": [0, -0.1, float("nan"), "no"],
 }

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,9 @@ from mnm_rl.training.folder import (
     save_state,
 )
 from mnm_rl.training.locks import LOCK_FILE, hold_run
+from mnm_rl.training.rl.config import config_from_dict as agent_from_dict
 from mnm_rl.training.stopping import stop_on_signals
+from mnm_rl.training.supervised.config import config_from_dict as supervised_from_dict
 
 HOLD = """
 import sys, time
@@ -134,6 +137,93 @@ def test_a_curve_keeps_its_columns_and_gets_new_ones(tmp_path):
     assert found["loss"] == [2, 1.5, 1.0]
     assert found["learning_rate"] == [0.5, 0.25, 0.1]
     assert [value == value for value in found["skipped"]] == [False, False, True]
+
+
+NO_CURVES = {
+    "a word": (b"iteration,loss\n1,0.5\none,two\n", "has 'one', not a number"),
+    "bytes": (bytes(range(256)), "holds what is not text"),
+    "zeros": (b"iteration,loss\n1,\x00\n", "holds what is not text"),
+    "a field without end": (b'iteration,loss\n1,"' + b"x" * 200_000, "holds what is not text"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_CURVES)
+def test_a_file_that_is_no_curve_is_named_and_left_alone(kind, tmp_path):
+    path = tmp_path / "curve.csv"
+    content, message = NO_CURVES[kind]
+    path.write_bytes(content)
+    for call in (lambda: read_curve(path), lambda: CurveFile(path, "iteration", after=1)):
+        with pytest.raises(ValueError, match=f"^The curve {path} is damaged: .*{message}"):
+            call()
+    assert path.read_bytes() == content
+
+
+def test_a_row_is_not_added_to_a_file_that_is_no_curve(tmp_path):
+    path = tmp_path / "curve.csv"
+    path.write_bytes(bytes(range(256)))
+    with pytest.raises(ValueError, match=f"^The curve {path} is damaged"):
+        CurveFile(path, "iteration").append({"iteration": 1})
+
+
+def test_a_curve_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    for name, message in (
+        ("nowhere.csv", "There is no curve at .*nowhere.csv"),
+        ("empty.csv", "empty.csv is empty: it has no columns"),
+        (".", "cannot be read: [A-Z]"),
+        ("loop", "loop cannot be read: [A-Z]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_curve(tmp_path / name)
+    for path in (None, 5):
+        for call in (read_curve, lambda each: CurveFile(each, "iteration")):
+            with pytest.raises(TypeError, match="The path of a curve must be a text or a path"):
+                call(path)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_heading_alone_is_a_curve_without_rows(tmp_path):
+    (tmp_path / "curve.csv").write_text("iteration,loss\n")
+    assert read_curve(tmp_path / "curve.csv") == {}
+
+
+def test_what_cannot_be_written_to_is_named_before_there_is_a_row(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "loop", tmp_path / "file" / "curve.csv"):
+        with pytest.raises(ValueError, match=r"is not a file|Cannot write to the directory .*file"):
+            CurveFile(path, "iteration")
+
+
+def test_a_curve_has_the_column_that_grows(tmp_path):
+    path = tmp_path / "curve.csv"
+    path.write_text("iteration,loss\n1,2\n")
+    with pytest.raises(ValueError, match="has no column updates; its columns: iteration, loss"):
+        CurveFile(path, "updates", after=1)
+    with pytest.raises(ValueError, match="needs the column iteration"):
+        CurveFile(path, "iteration").append({"loss": 1})
+    wrong: list[Any] = [5, None, [("iteration", 1)], {5: 1}]
+    for row in wrong:
+        with pytest.raises(TypeError, match="A row of a curve is a dictionary"):
+            CurveFile(path, "iteration").append(row)
+    for after in ("x", True):
+        with pytest.raises(TypeError, match="after must be a number"):
+            CurveFile(path, "iteration", after=after)  # pyright: ignore[reportArgumentType]
+    assert path.read_text() == "iteration,loss\n1,2\n"
+
+
+@pytest.mark.parametrize("from_dict", [supervised_from_dict, agent_from_dict])
+@pytest.mark.parametrize("values", [None, 5, [], "x", {5: 1}])
+def test_a_config_is_a_dictionary_of_options(values, from_dict):
+    with pytest.raises(TypeError, match="A config must be a dictionary of options, got"):
+        from_dict(values)
+
+
+@pytest.mark.parametrize("from_dict", [supervised_from_dict, agent_from_dict])
+@pytest.mark.parametrize("settings", [5, {"hidden_size": 5}, "x", "[]"])
+def test_settings_of_a_core_were_json(settings, from_dict):
+    with pytest.raises(ValueError, match="core_kwargs must be"):
+        from_dict({"core_kwargs": settings})
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,17 @@
 import pytest
 import torch
 
-from mnm_rl.tasks import Batch, DictionaryTask, DoubleCopyTask, ErrorCounts, PrioritySortTask
+from mnm_rl import tasks
+from mnm_rl.tasks import (
+    Batch,
+    DictionaryTask,
+    DoubleCopyTask,
+    ErrorCounts,
+    PrioritySortTask,
+    register_task,
+)
 from mnm_rl.tasks.base import count_bit_errors, count_symbol_errors, symbol_loss
+from mnm_rl.tasks.double_copy import DoubleCopyOptions
 
 TASKS = [DictionaryTask(4, 2), DoubleCopyTask(5), PrioritySortTask(6, 4)]
 every_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: type(task).__name__)
@@ -80,6 +89,14 @@ def test_bad_sizes_are_named():
         DoubleCopyTask(0)
     with pytest.raises(ValueError, match="predicted must be from 1 to the number of vectors, 4, got 5"):
         PrioritySortTask(4, 5)
+
+
+@pytest.mark.parametrize("name", [None, 5, "", " copy", "a:b", []])
+def test_a_name_that_is_none_is_not_registered(name):
+    before = dict(tasks.TASKS)
+    with pytest.raises(ValueError, match="A task's name must be a word without a colon, got"):
+        register_task(name, DoubleCopyOptions)
+    assert before == tasks.TASKS
 
 
 def test_an_answer_is_right_when_all_its_symbols_are():

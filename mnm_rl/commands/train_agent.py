@@ -119,7 +119,7 @@ def _train(options: Options, agent: RecurrentOnPolicyAlgorithm, config: AgentCon
     try:
         with display:
             agent.learn(
-                config.total_timesteps - agent.num_timesteps,
+                max(config.total_timesteps - agent.num_timesteps, 0),  # a finished run has taken a few more
                 [recorder, settings, *_watchers(config)],
                 log_interval=config.log_every,
                 reset_num_timesteps=not options.resume,

@@ -91,8 +91,13 @@ class MNMConfig:
             min(self.memory_widths, default=1) >= 1, "memory_widths", self.memory_widths, "all at least 1"
         )
         _require(len(self.recall_weights) >= 1, "recall_weights", self.recall_weights, "at least one number")
-        finite = all(map(math.isfinite, self.recall_weights))
-        _require(finite, "recall_weights", self.recall_weights, "finite numbers")
+        weights_of_losses = all(0 <= weight < math.inf for weight in self.recall_weights)
+        _require(
+            weights_of_losses,
+            "recall_weights",
+            self.recall_weights,
+            "finite numbers that are not negative",
+        )
         every = self.snapshot_every
         whole = every is None or every == "auto" or (isinstance(every, int) and every >= 1)
         _require(whole, "snapshot_every", every, 'a number of at least 1, or "auto"')

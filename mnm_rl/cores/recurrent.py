@@ -1,4 +1,8 @@
-"""Cores without a memory of their own, around torch's fused recurrent layers: the baselines.
+"""Cores without a memory of their own, around torch's recurrent layers: the baselines.
+
+torch's layers know nothing of resets. Whole sequences run through an operation of our own in C++ that does
+(:mod:`mnm_rl.kernels.recurrent`). Where it cannot stand for the core, torch's layer runs, on the pieces of
+the sequence between those steps at which an episode of any example starts.
 
 Dimensions: ``T`` time, ``B`` batch, ``I`` input size, ``D`` hidden size.
 """
@@ -7,12 +11,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, reset_state, steps_with_resets
+from mnm_rl.kernels import departure, recurrent
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class _RecurrentCore(MemoryCore[StateT]):
 
     config_class = RecurrentConfig
     layer: nn.RNNBase
+    _kind: ClassVar[recurrent.Kind]
 
     def __init__(self, input_size: int, config: RecurrentConfig | None = None):
         super().__init__()
@@ -74,14 +80,48 @@ class _RecurrentCore(MemoryCore[StateT]):
         """See :meth:`MemoryCore.forward`."""
         initial = self.initial_state(inputs.shape[1])
         state = initial if state is None else state
+        weights = (
+            recurrent.RecurrentParameters(*self.layer.all_weights[0]) if self._has_plain_layer() else None
+        )
+        fresh = () if self._starts_at_zeros() else tuple(initial)
+        if weights is not None and self._is_faster(resets, inputs, *weights, *state, *fresh):
+            result = recurrent.scan(self._kind, inputs, weights, tuple(state), resets, fresh)
+            outputs, state = result.outputs, type(initial)(*result.state)
+        else:
+            outputs, state = self._run_in_pieces(inputs, state, initial, resets)
+        meta_loss = inputs.new_zeros(inputs.shape[:2])
+        return CoreOutput(outputs, state, meta_loss, {} if record else None)
+
+    def _run_in_pieces(
+        self, inputs: Tensor, state: StateT, initial: StateT, resets: Tensor | None
+    ) -> tuple[Tensor, StateT]:
+        """The sequence ``[T, B, I]`` by torch's layer, cut wherever an episode starts."""
         outputs = []
         for start, stop in _segments(resets, inputs.shape[0]):
             if resets is not None:
                 state = reset_state(state, initial, resets[start])
             segment, state = self._run(inputs[start:stop], state)
             outputs.append(segment)
-        meta_loss = inputs.new_zeros(inputs.shape[:2])
-        return CoreOutput(torch.cat(outputs), state, meta_loss, {} if record else None)
+        return torch.cat(outputs), state
+
+    def _has_plain_layer(self) -> bool:
+        """Whether the operation computes what the layer would: nobody has changed the core or the layer."""
+        core_class, layer_class = _STANDARD[self._kind]
+        if departure(self, core_class, ("_run",), {"layer": layer_class}) is not None:
+            return False
+        layer = self.layer
+        options = (layer.num_layers > 1, layer.bidirectional, layer.batch_first, layer.proj_size)
+        return layer.bias and not any(options)
+
+    def _is_faster(self, resets: Tensor | None, *tensors: Tensor) -> bool:
+        """Whether the operation is there for these, and faster than the layer."""
+        is_trained = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+        if self._kind == "lstm" and resets is None and not is_trained:
+            return False  # torch's LSTM is at least as fast here, unlike its GRU
+        return recurrent.fits(*tensors) and recurrent.compiles()
+
+    def _starts_at_zeros(self) -> bool:
+        return departure(self, _STANDARD[self._kind][0], ("initial_state",), {}) is None
 
     def step(
         self, inputs: Tensor, state: StateT | None = None, resets: Tensor | None = None
@@ -99,6 +139,8 @@ class _RecurrentCore(MemoryCore[StateT]):
 
 class LSTMCore(_RecurrentCore[LSTMState]):
     """A single-layer LSTM (Hochreiter & Schmidhuber 1997); its output is the hidden state."""
+
+    _kind = "lstm"
 
     def __init__(self, input_size: int, config: RecurrentConfig | None = None):
         super().__init__(input_size, config)
@@ -119,6 +161,8 @@ class LSTMCore(_RecurrentCore[LSTMState]):
 class GRUCore(_RecurrentCore[GRUState]):
     """A single-layer gated recurrent unit (Cho et al. 2014); its output is the hidden state."""
 
+    _kind = "gru"
+
     def __init__(self, input_size: int, config: RecurrentConfig | None = None):
         super().__init__(input_size, config)
         self.layer = nn.GRU(input_size, self.output_size)
@@ -133,6 +177,13 @@ class GRUCore(_RecurrentCore[GRUState]):
 
     def _run_cell(self, inputs: Tensor, state: GRUState) -> GRUState:
         return GRUState(torch.gru_cell(inputs, state.hidden, *self.layer.all_weights[0]))
+
+
+_STANDARD: dict[recurrent.Kind, tuple[type[MemoryCore], type[nn.RNNBase]]] = {
+    "lstm": (LSTMCore, nn.LSTM),
+    "gru": (GRUCore, nn.GRU),
+}
+"""The cores, with their layers, that the operation computes."""
 
 
 def _segments(resets: Tensor | None, length: int) -> list[tuple[int, int]]:

@@ -33,9 +33,9 @@ def register_core(name: str, core_class: type[MemoryCore], /, **fixed_settings: 
     Raises:
         ValueError: the name is taken by another core or is not a name, or a fixed setting has a value that is
             not allowed.
-        TypeError: the class is not a core, or has no such setting.
+        TypeError: the class is not a core, has no such setting, or one of another type.
     """
-    if not name or ":" in name or name != name.strip():
+    if not isinstance(name, str) or not name or ":" in name or name != name.strip():
         raise ValueError(f"A core's name must be a word without a colon, got {name!r}.")
     _check_class(core_class)
     config_class = core_class.config_class
@@ -45,6 +45,7 @@ def register_core(name: str, core_class: type[MemoryCore], /, **fixed_settings: 
         fixed_settings,
     ):
         raise ValueError(f"The name {name!r} is taken by the core {core_reference(CORES[name][0])}.")
+    check_field_types(config_class, fixed_settings)
     if not _missing(config_class, fixed_settings):
         config_class(**fixed_settings)
     CORES[name] = (core_class, dict(fixed_settings))

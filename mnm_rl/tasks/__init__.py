@@ -30,10 +30,16 @@ def task_help() -> str:
 def register_task(name: str, options: type[TaskOptions]) -> None:
     """Let a task be chosen by a name, on the command line too.
 
+    Args:
+        name: without a colon, which marks references.
+        options: build the task.
+
     Raises:
-        ValueError: the name stands for other options already.
+        ValueError: the name stands for other options already, or is not a name.
         TypeError: not a class of options.
     """
+    if not isinstance(name, str) or not name or ":" in name or name != name.strip():
+        raise ValueError(f"A task's name must be a word without a colon, got {name!r}.")
     if not (isinstance(options, type) and issubclass(options, TaskOptions)):
         raise TypeError(
             f"A task is registered by its options, a subclass of TaskOptions, not by {options!r}."

@@ -33,6 +33,8 @@ def parse_json_object(text: str, name: str) -> dict[str, Any]:
     Raises:
         ValueError: if the text is not a JSON object.
     """
+    if not isinstance(text, str):
+        raise ValueError(f"{name} must be a text of JSON, got {text!r}.")
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
@@ -85,7 +87,14 @@ def from_plain(config_class: type[ConfigT], values: Mapping[str, Any]) -> Config
 
 
 def upgraded_core_settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain values of a run, also from the time of ``hidden_size``, ``heads`` and JSON in ``core_kwargs``."""
+    """Plain values of a run, also from the time of ``hidden_size``, ``heads`` and JSON in ``core_kwargs``.
+
+    Raises:
+        ValueError: ``core_kwargs`` is not JSON.
+        TypeError: the values are no dictionary of options.
+    """
+    if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
+        raise TypeError(f"A config must be a dictionary of options, got {values!r}.")
     values = dict(values)
     given = {name: values.pop(name) for name in ("hidden_size", "heads") if values.get(name) is not None}
     for name in ("hidden_size", "heads"):

@@ -11,26 +11,14 @@
 // The backward pass saves vectors, not memories: it rebuilds the memory before each write by undoing the
 // write, and across a reset by repeating the writes since the episode's start.
 #include "backward.h"
+#include "blocks.h"
 #include "forward.h"
+#include "recurrent.h"
 
-#include <ATen/Parallel.h>
-#include <ATen/core/LegacyTypeDispatch.h>
 #include <torch/library.h>
 
 namespace mnm {
 namespace {
-
-constexpr int64_t kBlock = 32;
-
-template <typename S, typename Work>
-void for_blocks(int64_t batch, Work work) {
-  const int64_t blocks = (batch + kBlock - 1) / kBlock;
-  at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
-    const at::AutoDispatchBelowADInplaceOrView guard;
-    for (int64_t block = begin; block < end; ++block)
-      work(block, block * kBlock, std::min(batch, (block + 1) * kBlock));
-  });
-}
 
 template <typename S>
 Record<S> make_record(const std::vector<Tensor>& saved) {
@@ -81,7 +69,7 @@ ForwardResult forward(
       projected, at::add(given.parameters[kBiasX], given.parameters[kBiasH]),
       given.inputs.view({p.T * p.B, p.I}), p.weight_x().t());
   const Record<S> record = make_record<S>(saved);
-  for_blocks<S>(p.B, [&](int64_t, int64_t begin, int64_t end) {
+  for_blocks(p.B, [&](int64_t, int64_t begin, int64_t end) {
     ForwardBlock<S>(p, loop_weights, record, out, begin, end).run();
   });
   if (save) result.saved = std::move(saved);
@@ -141,7 +129,7 @@ BackwardResult backward(
   const Tensor sums = at::zeros({std::max<int64_t>(1, blocks), offsets.total}, given.inputs.options());
   const Record<S> record = make_record<S>(more.saved);
   const LoopWeights<S> loop_weights(p, false);
-  for_blocks<S>(p.B, [&](int64_t block, int64_t begin, int64_t end) {
+  for_blocks(p.B, [&](int64_t block, int64_t begin, int64_t end) {
     BackwardBlock<S>(
         p, loop_weights, record, more.controls.const_data_ptr<S>(), more.final_memory.const_data_ptr<S>(),
         out, offsets, sums.data_ptr<S>() + block * offsets.total, begin, end)
@@ -227,4 +215,16 @@ TORCH_LIBRARY(MNM_LIBRARY, library) {
       "bool need_memory) -> (Tensor d_inputs, Tensor[] d_parameters, Tensor[] d_initial)",
       mnm::scan_backward);
   library.def("activation(Tensor values, bool is_logistic) -> Tensor", mnm::activation);
+  const std::string recurrent_forward =
+      "(Tensor inputs, Tensor? resets, Tensor[] parameters, Tensor[] state, Tensor[] initial, "
+      "bool save) -> (Tensor outputs, Tensor[] final_state, Tensor[] saved)";
+  const std::string recurrent_backward =
+      "(Tensor inputs, Tensor? resets, Tensor[] parameters, Tensor[] state, Tensor[] initial, "
+      "Tensor[] saved, Tensor outputs, Tensor d_outputs, Tensor[] d_state, bool need_inputs, "
+      "bool need_parameters) -> "
+      "(Tensor d_inputs, Tensor[] d_parameters, Tensor[] d_state, Tensor[] d_initial)";
+  library.def(("lstm_forward" + recurrent_forward).c_str(), mnm::recurrent_forward<mnm::Lstm>);
+  library.def(("lstm_backward" + recurrent_backward).c_str(), mnm::recurrent_backward<mnm::Lstm>);
+  library.def(("gru_forward" + recurrent_forward).c_str(), mnm::recurrent_forward<mnm::Gru>);
+  library.def(("gru_backward" + recurrent_backward).c_str(), mnm::recurrent_backward<mnm::Gru>);
 }
