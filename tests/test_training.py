@@ -88,7 +88,7 @@ def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path):
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path):
     check_writable_directory(tmp_path / "new" / "folder")
-    assert (tmp_path / "new" / "folder").is_dir()
+    assert not (tmp_path / "new").exists()
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"Cannot write to the directory .*file"):
         check_writable_directory(tmp_path / "file")

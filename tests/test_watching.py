@@ -1,5 +1,6 @@
 """Watching agents in the maze: what is recorded, compared and drawn, and that training is left alone."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -280,7 +281,12 @@ def make_run(directory: Path, config: A2CConfig) -> Path:
 @pytest.mark.parametrize("core", ["mnm-p", "lstm"])
 def test_all_pictures_of_a_run(core, tmp_path, monkeypatch):
     drawn: dict[str, Figure] = {}
-    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: drawn.update({Path(path).name: self}))
+
+    def draw(self: Figure, path: Path, **_: object) -> None:
+        drawn[path.name.partition(".")[2].rpartition(f".{os.getpid()}")[0]] = self
+        path.touch()
+
+    monkeypatch.setattr(Figure, "savefig", draw)
     run = make_run(tmp_path / "run", config(core))
     path = run if core == "mnm-p" else run / "checkpoint.zip"
     shown = analyze_agent(path, tmp_path / "out", seed=5, episodes=3)

@@ -74,6 +74,8 @@ def _sized(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def initial_state(self: Any, batch_size: Any) -> Any:
+        if torch.jit.is_tracing():  # where a size is a tensor
+            return method(self, batch_size)
         if not isinstance(batch_size, Integral | torch.SymInt) or isinstance(batch_size, bool):
             raise TypeError(f"batch_size must be a whole number, got {batch_size!r}.")
         count: Any = batch_size
