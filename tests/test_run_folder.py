@@ -346,3 +346,22 @@ def test_a_closed_terminal_stops_a_run_unless_it_was_told_to_ignore_that():
     finally:
         for number, handler in before:
             signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("x", "has no column iteration; its columns: x."),
+        ("a,b\n1,2\n", "has no column iteration; its columns: a, b."),
+        ("iteration,iteration\n1,2\n", "is damaged: it has the column iteration twice."),
+        ("iteration,loss\nx,1\n", "is damaged: its iteration has 'x', not a number."),
+    ],
+)
+def test_curves_that_a_run_cannot_go_on_with(content, said, tmp_path):
+    SUPERVISED.check_curves(tmp_path)
+    (tmp_path / "train.csv").write_text("iteration,loss\n1,2\n")
+    SUPERVISED.check_curves(tmp_path)
+    (tmp_path / "valid.csv").write_text(content)
+    with pytest.raises(ValueError, match=r"valid\.csv") as caught:
+        SUPERVISED.check_curves(tmp_path)
+    assert str(caught.value).endswith(said)

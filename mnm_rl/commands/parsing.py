@@ -156,7 +156,8 @@ def _refuse_empty(words: Sequence[str]) -> None:
         if word.strip() and not re.fullmatch(r"--[a-z][\w.-]*=\s*", word):
             continue
         name = before if re.match("--[a-z]", before) and "=" not in before else word.rstrip("= ")
-        raise ValueError(f"{name} is empty." if name.strip() else "A word of the command line is empty.")
+        where = f"behind {name} " if name.strip() else ""
+        raise ValueError(f"A word {where}on the command line is empty.")
 
 
 def _core_options(core: str, settings: Mapping[str, Any]) -> Any:

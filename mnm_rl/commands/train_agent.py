@@ -95,6 +95,7 @@ def _resume(
     if config.total_timesteps < min(agent.num_timesteps, saved.total_timesteps):
         done = f"{agent.num_timesteps} timesteps of {saved.total_timesteps}"
         raise ValueError(f"The run has made {done}; timesteps and episodes cannot make it shorter than that.")
+    run.kind.check_curves(directory)
     if after != before:
         change_config(directory, before, after, f"timestep {agent.num_timesteps}")
     return agent, config

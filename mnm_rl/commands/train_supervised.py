@@ -105,6 +105,7 @@ def _resume(args: Args, directory: Path) -> SupervisedTrainer:
     if args.run.iterations < min(trainer.progress.iteration, saved["iterations"]):
         done = f"{trainer.progress.iteration} of {saved['iterations']}"
         raise ValueError(f"The run has made {done} iterations; iterations must not be less.")
+    SUPERVISED.check_curves(directory)
     if wanted != saved and trainer.is_main:
         change_config(directory, saved, wanted, f"iteration {trainer.progress.iteration}")
     return trainer

@@ -74,7 +74,7 @@ def _sized(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def initial_state(self: Any, batch_size: Any) -> Any:
-        if torch.jit.is_tracing():  # where a size is a tensor
+        if isinstance(batch_size, Tensor):  # inside of torch.jit.trace
             return method(self, batch_size)
         if not isinstance(batch_size, Integral | torch.SymInt) or isinstance(batch_size, bool):
             raise TypeError(f"batch_size must be a whole number, got {batch_size!r}.")

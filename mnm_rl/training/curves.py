@@ -95,6 +95,23 @@ def read_curve(path: str | os.PathLike) -> dict[str, list[float]]:
     }
 
 
+def check_curve(path: Path, key: str) -> None:
+    """Make sure that a run can go on with a curve, if there is one.
+
+    Args:
+        path: the file.
+        key: the column that grows from row to row.
+
+    Raises:
+        ValueError: it is damaged, or not such a curve.
+    """
+    if path.exists() and path.stat().st_size:
+        columns, _ = _read(path)
+        if key not in columns:
+            raise ValueError(f"The curve {path} has no column {key}; its columns: {', '.join(columns)}.")
+        read_curve(path)
+
+
 def mean(values: Sequence[float]) -> float:
     """Their mean; NaN if there are none."""
     return sum(values) / len(values) if values else math.nan
@@ -113,6 +130,8 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         reader = csv.DictReader(file)
         columns = list(reader.fieldnames or [])
         rows = [row for row in reader if None not in row.values() and None not in row]
+    if twice := next((name for name in columns if columns.count(name) > 1), None):
+        raise ValueError(f"The curve {path} is damaged: it has the column {twice} twice.")
     if any("\0" in text for text in (*columns, *(cell for row in rows for cell in row.values()))):
         raise ValueError(f"The curve {path} is damaged: it holds what is not text.")
     return columns, rows

@@ -31,6 +31,7 @@ from typing import Any
 
 import torch
 
+from mnm_rl.training.curves import check_curve
 from mnm_rl.training.files import atomic_write, check_writable_directory
 from mnm_rl.training.locks import LOCK_FILE
 from mnm_rl.training.options import flat
@@ -56,6 +57,13 @@ class RunKind:
     """Its best parameters so far."""
     other_curves: tuple[str, ...] = ()
     """Further curves."""
+    key: str = "iteration"
+    """The column that grows from row to row in all its curves."""
+
+    def check_curves(self, directory: Path) -> None:
+        """Raise a ValueError for a curve that a run cannot go on with."""
+        for name in (self.curve, *self.other_curves):
+            check_curve(directory / name, self.key)
 
     def checkpoint_of(self, directory: Path) -> Path:
         """The file that a run in this folder goes on from.
@@ -89,11 +97,11 @@ class RunKind:
 SUPERVISED = RunKind(
     "supervised", "valid.csv", "iteration", "checkpoint.pt", best="best.pt", other_curves=("train.csv",)
 )
-AGENT = RunKind("a2c", "progress.csv", "episodes", "checkpoint.zip")
+AGENT = RunKind("a2c", "progress.csv", "episodes", "checkpoint.zip", key="updates")
 PPO_AGENT = replace(AGENT, name="ppo")
 AGENTS = (AGENT, PPO_AGENT)
 """Runs of reinforcement learning; the same files, whatever the algorithm."""
-MEASUREMENT = RunKind("measurement", "measurement.csv", "round", None)
+MEASUREMENT = RunKind("measurement", "measurement.csv", "round", None, key="round")
 RUN_KINDS = {kind.name: kind for kind in (SUPERVISED, *AGENTS, MEASUREMENT)}
 
 
