@@ -6,7 +6,7 @@ status 2, one line on stderr that names what was wrong, and no file that was not
 raise a ValueError or TypeError of one line. What ``says`` is, is looked for in that line.
 
 CI takes every tenth case of each test (see conftest.py); `pytest -m "" tests/test_bad_input.py` runs all of them,
-which takes ten minutes.
+which takes some minutes.
 """
 
 # ruff: noqa: E501
