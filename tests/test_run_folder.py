@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mnm_rl.commands.parsing import find_choices
 from mnm_rl.training import files
 from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.curves import CurveFile, read_curve
@@ -284,9 +285,6 @@ def test_checks_of_places_leave_nothing_behind(tmp_path):
     check_writable_directory(tmp_path / "a" / "b")
     check_output_file(tmp_path / "c" / "picture.png", (".png", ".gif"))
     assert os.listdir(tmp_path) == []
-    with atomic_write(tmp_path / "a" / "b" / "file") as temporary:
-        temporary.write_text("x")
-    assert os.listdir(tmp_path / "a" / "b") == ["file"]
 
 
 def test_places_that_cannot_be_written(tmp_path):
@@ -365,3 +363,16 @@ def test_curves_that_a_run_cannot_go_on_with(content, said, tmp_path):
     with pytest.raises(ValueError, match=r"valid\.csv") as caught:
         SUPERVISED.check_curves(tmp_path)
     assert str(caught.value).endswith(said)
+
+
+def test_a_folder_that_was_removed_does_not_come_back_with_a_file(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "run" / "checkpoint.pt") as temporary:
+        temporary.write_text("x")
+    assert not (tmp_path / "run").exists()
+
+
+def test_texts_may_be_empty_but_places_may_not():
+    find_choices(["--title", "", "--labels", "", "b", "--out", "a.png"])
+    for words in (["--log-dir", ""], ["--log-dir="], ["--title", "", "--resume", " "], [""]):
+        with pytest.raises(ValueError, match="on the command line is empty"):
+            find_choices(words)

@@ -118,6 +118,7 @@ def analyze_supervised(args: Args, values: dict[str, Any]) -> None:
     title = f"{model_name}, {episode.name}: {describe_answer(task, episode, logits)}"
     print(title)
     _print_most_similar(trace, episode)
+    args.out.mkdir(parents=True, exist_ok=True)
     trace.save(args.out / "trace.pt")
     for name, figure in _figures(args, task, model, trace, episode, title):
         path = args.out / f"{name}.png"

@@ -181,6 +181,7 @@ def _draw(agent: RecurrentOnPolicyAlgorithm, config: AgentConfig, path: Path, se
     env = make_env(config, 1)
     assert isinstance(env, MazeVecEnv)
     _seed(env, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
         Image.fromarray(draw_maze_episode(agent, env, steps)).save(temporary)
     print(f"The first {steps} steps of an episode: {path}")
@@ -191,6 +192,7 @@ def _film(agent: RecurrentOnPolicyAlgorithm, config: AgentConfig, path: Path, se
     _seed(env, seed)
     frames = film_episode(agent, env)
     env.close()
+    path.parent.mkdir(parents=True, exist_ok=True)
     save_animation(frames, path, frames_per_second=8 if is_maze(config.env) else 20)
     print(f"Animation of one episode, {len(frames)} steps: {path}")
 

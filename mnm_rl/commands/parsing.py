@@ -32,6 +32,8 @@ ArgsT = TypeVar("ArgsT")
 
 SHORT = {"--hidden-size": "--core.hidden-size", "--heads": "--core.heads"}
 """Settings of the core that may be written without its prefix."""
+MAY_BE_EMPTY = ("--title", "--labels", "--mark-labels", "--drop-observations", "--babi-repeat")
+"""Options for which no text is a text."""
 
 
 class Choices(NamedTuple):
@@ -64,12 +66,14 @@ def find_choices(words: Sequence[str]) -> Choices:
     return Choices(found.task, found.core, found.preset, found.resume, found.trusted)
 
 
-def check_trust(trusted: bool, resume: str | None) -> None:
-    """Make sure that ``--trusted`` says something.
+def check_resume(resume: str | None, log_dir: str | None, trusted: bool) -> None:
+    """Make sure that what is said of a run that goes on fits together.
 
     Raises:
-        ValueError: there is no run to trust.
+        ValueError: it is to go on in another folder, or there is no run to trust.
     """
+    if resume is not None and log_dir is not None:
+        raise ValueError("A run that goes on stays in its folder; leave out --log-dir or --resume.")
     if trusted and resume is None:
         raise ValueError(
             "--trusted is about the run that --resume goes on with; leave it out, or give --resume."
@@ -152,12 +156,14 @@ def _refuse_repetition(words: Sequence[str]) -> None:
 
 def _refuse_empty(words: Sequence[str]) -> None:
     """An empty word is a variable of the shell that is not set; as a path it would be the current folder."""
-    for before, word in zip(("", *words), words, strict=False):
-        if word.strip() and not re.fullmatch(r"--[a-z][\w.-]*=\s*", word):
-            continue
-        name = before if re.match("--[a-z]", before) and "=" not in before else word.rstrip("= ")
-        where = f"behind {name} " if name.strip() else ""
-        raise ValueError(f"A word {where}on the command line is empty.")
+    option = ""
+    for word in words:
+        name, equals, value = word.partition("=")
+        is_option = re.match("--[a-z]", word) is not None
+        option = name if is_option else option
+        if option not in MAY_BE_EMPTY and not (value if is_option and equals else word).strip():
+            where = f"behind {option} " if option else ""
+            raise ValueError(f"A word {where}on the command line is empty.")
 
 
 def _core_options(core: str, settings: Mapping[str, Any]) -> Any:

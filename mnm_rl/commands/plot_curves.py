@@ -76,6 +76,7 @@ def main(args: Args) -> None:
     axes.set_xlim(0, args.max_x)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(args.out) as temporary:
         figure.savefig(temporary, dpi=150)
     print(args.out)

@@ -11,7 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from mnm_rl.analysis.maze.watcher import MemoryWatcher
-from mnm_rl.commands.parsing import Choices, check_trust
+from mnm_rl.commands.parsing import Choices, check_resume
 from mnm_rl.envs import MazeVecEnv
 from mnm_rl.training.command_line import command_words
 from mnm_rl.training.devices import set_up_torch
@@ -57,10 +57,8 @@ class Options:
 def train_run(options: Options, run: AgentConfig) -> None:
     """Set up the run and train."""
     set_up_torch(options.device, options.threads)
-    check_trust(options.trusted, options.resume)
+    check_resume(options.resume, options.log_dir, options.trusted)
     if options.resume is not None:
-        if options.log_dir is not None:
-            raise ValueError("A run that goes on stays in its folder; leave out --log-dir or --resume.")
         directory = Path(options.resume)
         with hold_run(directory):
             _train(options, *_resume(options, run, directory), directory)

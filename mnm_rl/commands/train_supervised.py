@@ -21,7 +21,7 @@ from rich.console import Console
 from torch import distributed
 from torch.utils.tensorboard import SummaryWriter
 
-from mnm_rl.commands.parsing import check_trust, find_choices, parse_run
+from mnm_rl.commands.parsing import check_resume, find_choices, parse_run
 from mnm_rl.cores import CORES
 from mnm_rl.training.command_line import command_words, one_sentence_errors
 from mnm_rl.training.devices import set_up_torch
@@ -67,13 +67,11 @@ class Args:
 def main(args: Args) -> None:
     """Set up the run and train."""
     set_up_torch(args.device, args.threads)
-    check_trust(args.trusted, args.resume)
+    check_resume(args.resume, args.log_dir, args.trusted)
     if "WORLD_SIZE" in os.environ and not distributed.is_initialized():
         distributed.init_process_group("nccl" if args.device == "cuda" else "gloo")
     is_main = process_share()[0] == 0
     if args.resume is not None:
-        if args.log_dir is not None:
-            raise ValueError("A run that goes on stays in its folder; leave out --log-dir or --resume.")
         directory = Path(args.resume)
         with hold_run(directory) if is_main else nullcontext():
             _train(args, _resume(args, directory), directory)

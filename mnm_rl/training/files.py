@@ -15,10 +15,10 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that replaces ``path`` once the block has ended without error.
 
     A reader sees the old file or the whole new one, never a part, even if the process is killed: the data is
-    on disk before the name changes. Folders above it that are not there yet are made.
+    on disk before the name changes. The folder must be there: a run whose folder was removed must not go on
+    in an empty one.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial{path.suffix}")
     try:
         yield temporary

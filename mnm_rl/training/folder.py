@@ -126,6 +126,7 @@ def create_run(directory: Path, kind: RunKind, config: Mapping[str, Any]) -> Non
             f"{directory} is not an empty folder; give another --log-dir, or go on with --resume {directory}."
         )
     check_writable_directory(directory)
+    directory.mkdir(parents=True, exist_ok=True)
     _write(directory, {"kind": kind.name, "config": config, "versions": versions(), "hardware": hardware()})
 
 

@@ -69,6 +69,7 @@ def analyze_agent(
     # Maze number n of a batch is the single maze whose seed is larger by n.
     untrained = _watch(make_agent(config, make_env(config, config.n_envs), device), config, seed + median, 1)
     played = agent.num_timesteps // trained.rules.horizon
+    out.mkdir(parents=True, exist_ok=True)
     shown = _draw_episode(episode, out)
     shown |= _draw_paths({"untrained": untrained, f"after {played:,} episodes": episode}, out)
     if _compares_values(trained):

@@ -50,7 +50,8 @@ class SymbolicVector(gymnasium.ObservationWrapper):
         missions = [] if mission == "drop" else _missions(env)
         varies = len(missions) > 1 or mission == "words"
         self._places = max((len(text.split()) for text in missions), default=0) if varies else 0
-        self._words = sorted({word for text in missions for word in text.split()}) if varies else []
+        words = sorted({word for text in missions for word in text.split()}) if varies else []
+        self._words = {word: number for number, word in enumerate(words)}
         image = env.observation_space["image"]  # pyright: ignore[reportIndexIssue]
         size = image.shape[0] * image.shape[1] * sum(len(codes) for codes in self._codes)
         size += DIRECTIONS * direction + self._places * len(self._words)
@@ -72,12 +73,12 @@ class SymbolicVector(gymnasium.ObservationWrapper):
 
     def _one_hot(self, mission: str) -> NDArray[np.float32]:
         words = mission.split()
-        if len(words) > self._places or not set(words) <= set(self._words):
+        if len(words) > self._places or not set(words) <= self._words.keys():
             raise ValueError(
                 f"The mission {mission!r} is not in the environment's space of missions; give --mission drop."
             )
         found = np.zeros((self._places, len(self._words)), np.float32)
-        found[range(len(words)), [self._words.index(word) for word in words]] = 1
+        found[range(len(words)), [self._words[word] for word in words]] = 1
         return found.ravel()
 
 
@@ -88,6 +89,6 @@ def _missions(env: gymnasium.Env) -> list[str]:
     name = env.spec.id if env.spec is not None else str(env)
     if "BabyAI" in type(space).__name__ or math.prod(map(len, choices)) > MOST_MISSIONS:
         raise ValueError(
-            f"The mission of {name} varies, and its words are not known beforehand; mission drop hides it."
+            f"The mission of {name} varies, and its words are not known beforehand; give --mission drop."
         )
     return sorted({space.mission_func(*chosen) for chosen in itertools.product(*choices)})
