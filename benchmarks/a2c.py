@@ -10,16 +10,14 @@ contenders take turns; each number is the median over the rounds. Needs `pip ins
 from __future__ import annotations
 
 import logging
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import tyro
+from turns import Contender, print_rates, time_in_turns
 
 from mnm_rl.agents import RecurrentA2C
 from mnm_rl.envs import MazeVecEnv, MazeVectorEnv
@@ -45,10 +43,6 @@ class Args:
     """Further cores of RecurrentA2C to time, with their default sizes."""
     threads: int = 1
     """Processor threads."""
-
-
-Contender = Callable[[int], None]
-"""Makes so many updates."""
 
 
 def recurrent_a2c(args: Args, core: str, **settings: Any) -> Contender:
@@ -211,26 +205,10 @@ def main(args: Args) -> None:
         except ImportError as error:
             print(f"{name} is left out ({error}); pip install -e '.[bench]' gets it.", file=sys.stderr)
     contenders.update({f"RecurrentA2C, {core}": recurrent_a2c(args, core) for core in args.cores})
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
-    for train in contenders.values():
-        train(1)
-    for _ in range(args.rounds):
-        for name, train in contenders.items():
-            started = time.perf_counter()
-            train(args.updates)
-            rates[name].append(args.updates * args.n_envs * args.n_steps / (time.perf_counter() - started))
-    _print_table(args, rates, own)
-
-
-def _print_table(args: Args, rates: dict[str, list[float]], own: str) -> None:
-    print(f"{args.n_envs} mazes, {args.n_steps} steps per update, {args.threads} thread(s), steps/s")
-    print(f"{'':28}{'median':>9}{'lowest':>9}{'highest':>9}{'ratio':>8}")
-    best = statistics.median(rates[own])
-    for name, numbers in rates.items():
-        median = statistics.median(numbers)
-        print(
-            f"{name:28}{median:9,.0f}{min(numbers):9,.0f}{max(numbers):9,.0f}{best / median:8.2f}", flush=True
-        )
+    per_update = args.n_envs * args.n_steps
+    rates = time_in_turns(contenders, args.updates, args.rounds, per_update)
+    title = f"{args.n_envs} mazes, {args.n_steps} steps per update, {args.threads} thread(s)"
+    print_rates(title, rates, own)
 
 
 if __name__ == "__main__":

@@ -70,6 +70,29 @@ void check_tensors(
   for (size_t i = 0; i < tensors.size(); ++i) check_tensor(what, names[i], tensors[i], type, expected[i]);
 }
 
+// Of the inputs [T, B, I].
+inline void check_sequence(const Tensor& inputs) {
+  TORCH_CHECK_VALUE(inputs.defined(), "inputs is not a tensor.");
+  const auto type = inputs.scalar_type();
+  TORCH_CHECK_VALUE(
+      type == at::kFloat || type == at::kDouble, "inputs must be of type Float or Double, not ", type, ".");
+  check_kind("inputs", "", inputs, type);
+  TORCH_CHECK_VALUE(
+      inputs.dim() == 3 && inputs.size(0) > 0 && inputs.is_contiguous(),
+      "inputs must have the shape [T, B, I] with T > 0 and be contiguous, not the shape ", inputs.sizes(),
+      " with strides ", inputs.strides(), ".");
+}
+
+// The hidden size, from weight_hh; `shape` is what that should have.
+inline int64_t checked_width(at::ArrayRef<Tensor> parameters, const char* shape) {
+  TORCH_CHECK_VALUE(
+      parameters.size() > kWeightH && parameters[kWeightH].defined() && parameters[kWeightH].dim() == 2,
+      "parameters must contain weight_hh ", shape, ".");
+  const int64_t width = parameters[kWeightH].size(1);
+  TORCH_CHECK_VALUE(width > 0, "parameters: weight_hh must have columns.");
+  return width;
+}
+
 // What all operators take, checked.
 struct Arguments {
   Settings settings;
@@ -88,20 +111,9 @@ struct Arguments {
         parameters(std::move(parameters_)),
         state(std::move(state_)),
         initial_memory(initial_memory_) {
-    TORCH_CHECK_VALUE(
-        type() == at::kFloat || type() == at::kDouble, "inputs must be of type Float or Double, not ", type(),
-        ".");
-    check_kind("inputs", "", inputs, type());
-    TORCH_CHECK_VALUE(
-        inputs.dim() == 3 && inputs.size(0) > 0 && inputs.is_contiguous(),
-        "inputs must have the shape [T, B, I] with T > 0 and be contiguous, not the shape ", inputs.sizes(),
-        " with strides ", inputs.strides(), ".");
+    check_sequence(inputs);
     T = inputs.size(0), B = inputs.size(1), I = inputs.size(2);
-    TORCH_CHECK_VALUE(
-        parameters.size() > kWeightH && parameters[kWeightH].defined() && parameters[kWeightH].dim() == 2,
-        "parameters must contain weight_hh [4 d_h, d_h].");
-    d_h = parameters[kWeightH].size(1);
-    TORCH_CHECK_VALUE(d_h > 0, "parameters: weight_hh must have columns.");
+    d_h = checked_width(parameters, "[4 d_h, d_h]");
     check_tensors("parameters: ", kParameterNames, parameters, type(), parameter_shapes());
     check_state();
     check_tensor("initial_memory", "", initial_memory, type(), {memory_size()});

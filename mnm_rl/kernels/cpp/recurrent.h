@@ -35,20 +35,9 @@ struct RecurrentArguments {
         parameters(std::move(parameters_)),
         state(std::move(state_)),
         initial(std::move(initial_)) {
-    TORCH_CHECK_VALUE(
-        type() == at::kFloat || type() == at::kDouble, "inputs must be of type Float or Double, not ", type(),
-        ".");
-    check_kind("inputs", "", inputs, type());
-    TORCH_CHECK_VALUE(
-        inputs.dim() == 3 && inputs.size(0) > 0 && inputs.is_contiguous(),
-        "inputs must have the shape [T, B, I] with T > 0 and be contiguous, not the shape ", inputs.sizes(),
-        " with strides ", inputs.strides(), ".");
+    check_sequence(inputs);
     T = inputs.size(0), B = inputs.size(1), I = inputs.size(2);
-    TORCH_CHECK_VALUE(
-        parameters.size() > kWeightH && parameters[kWeightH].defined() && parameters[kWeightH].dim() == 2,
-        "parameters must contain weight_hh [", Cell::kGates, " D, D].");
-    D = parameters[kWeightH].size(1);
-    TORCH_CHECK_VALUE(D > 0, "parameters: weight_hh must have columns.");
+    D = checked_width(parameters, Cell::kGates == 4 ? "[4 D, D]" : "[3 D, D]");
     const int64_t rows = Cell::kGates * D;
     check_tensors("parameters: ", kParameterNames, parameters, type(), {{rows, I}, {rows, D}, {rows}, {rows}});
     check_tensors("state: ", kStateNames, state, type(), state_shapes());
