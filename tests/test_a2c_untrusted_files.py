@@ -406,3 +406,28 @@ def test_a_wrong_checksum_with_the_right_size(whole):
     content = whole.replace(struct.pack("<I", zlib.crc32(parts["data"])), b"\0\0\0\0")
     with pytest.raises(ValueError, match="data is damaged"):
         load_untrusted(content)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_timesteps": -1}, "its num_timesteps must be a whole number that is not negative, got -1"),
+        ({"_n_updates": "x"}, "its _n_updates must be a whole number"),
+        ({"callback_state": None}, "its callback_state cannot be of the type NoneType"),
+        ({"ep_info_buffer": "x"}, "its ep_info_buffer cannot be of the type str"),
+        ({"gamma": 7}, "gamma must be a number between 0 and 1"),
+    ],
+)
+def test_values_that_are_taken_as_they_are_are_looked_at(whole, changes, message):
+    with pytest.raises(ValueError, match=f"^The checkpoint .* cannot be used: .*{message}"):
+        load_untrusted(with_data(whole, **changes))
+
+
+def test_parameters_that_are_not_finite_are_refused(whole):
+    parts = members(whole)
+    state = torch.load(io.BytesIO(parts["policy.pth"]), weights_only=True)
+    state["value_net.bias"][:] = float("nan")
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    with pytest.raises(ValueError, match=r"its parameters are not finite, in value_net\.bias"):
+        load_untrusted(packed({**parts, "policy.pth": stream.getvalue()}))

@@ -218,3 +218,11 @@ def test_what_is_no_file_is_refused(run):
 
 def test_a_run_of_other_sizes_is_refused_when_it_goes_on(run):
     refused(lambda: resume(run, replace(SMALL, embedding_size=7)), "its encoder.weight has the shape")
+
+
+@pytest.mark.parametrize("iteration", [-1, 4, 1.5, "x", True])
+def test_an_iteration_that_cannot_be_is_refused(run, iteration):
+    state = plain_state(run / "checkpoint.pt")
+    state["progress"]["iteration"] = iteration
+    save_state(run / "checkpoint.pt", state)
+    refused(lambda: resume(run), "checkpoint.pt", "iteration")

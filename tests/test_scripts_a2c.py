@@ -374,3 +374,16 @@ def test_evaluations_that_are_refused(run_script, tmp_path):
         status, out, err = run_script("evaluate", *arguments)
         assert (status, out) == (2, "")
         assert message in err
+
+
+def test_what_belongs_to_another_run_is_refused(run_script, tmp_path):
+    for words, message in (
+        (["--env", "CartPole-v1", "--preset", "soonest"], "The preset soonest is for the maze"),
+        (["--trusted"], "--trusted is about the run that --resume goes on with"),
+        (["--env", "a:b:c"], "env must be an id of Gymnasium's or module:id"),
+        (["--env", "CartPole-v1", "--drop-observations", "1,1"], "must be different and not negative"),
+    ):
+        status, _, err = run_script("train_a2c", *words, "--log-dir", tmp_path / "run")
+        assert (status, err.count("\n")) == (2, 1)
+        assert message in err
+    assert list(tmp_path.iterdir()) == []

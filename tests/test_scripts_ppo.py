@@ -99,3 +99,71 @@ def test_bad_options_get_one_sentence_and_leave_nothing_behind(
     assert message in err
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def change_config(run, **changes: object) -> None:
+    document = json.loads((run / "config.json").read_text())
+    document["config"].update(changes)
+    (run / "config.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"core_settings": {"hidden_size": 9}}, "has a core with hidden_size 8, not 9 as its config"),
+        ({"previous_action": False}, "The agent was trained with the observation_space"),
+    ],
+)
+def test_a_config_of_another_agent_is_refused(run_script, run, changes, message):  # noqa: F811
+    change_config(run, **changes)
+    status, _, err = run_script("evaluate", run, "--episodes", "4")
+    assert (status, err.count("\n")) == (2, 1)
+    assert message in err
+
+
+def test_a_run_is_not_made_shorter_than_it_is(run_script, run):  # noqa: F811
+    before = (run / "config.json").read_bytes()
+    status, _, err = run_script("train_ppo", "--resume", run, "--episodes", "4", "--quiet")
+    assert status == 2
+    assert "The run has made 3200 timesteps of 3200; timesteps and episodes cannot make it shorter" in err
+    assert (run / "config.json").read_bytes() == before
+
+
+def test_pictures_are_checked_before_anything_is_played(run_script, run, tmp_path):  # noqa: F811
+    (tmp_path / "folder.png").mkdir()
+    for words, message in (
+        (["--picture-steps", "5"], "picture_steps is of a picture; give --picture, too."),
+        (["--picture", tmp_path / "a.png", "--picture-steps", "201"], "picture_steps must be at most 200"),
+        (["--picture", tmp_path / "folder.png"], "is a folder, not a file"),
+        (["--picture", tmp_path / "a.gif", "--video", tmp_path / "a.gif"], "cannot both be"),
+        (["--seed", str(2**32)], "seed must not be negative and less than 2^32"),
+    ):
+        status, out, err = run_script("evaluate", run, "--episodes", "4", *words)
+        assert (status, out) == (2, "")
+        assert message in err
+
+
+def test_where_episodes_are_slow_fewer_are_played(run_script, tmp_path, monkeypatch):  # noqa: F811
+    from mnm_rl.commands import evaluate
+
+    monkeypatch.setattr(evaluate, "FEWEST_EPISODES", 20)
+    folder = tmp_path / "cartpole"
+    words = [
+        "--env",
+        "CartPole-v1",
+        "--core",
+        "lstm",
+        "--hidden-size",
+        "4",
+        "--n-envs",
+        "4",
+        "--n-steps",
+        "16",
+    ]
+    run_script("train_ppo", *words, "--timesteps", "64", "--no-tensorboard", "--quiet", "--log-dir", folder)
+    monkeypatch.setattr(evaluate, "SECONDS", 0.0)
+    assert "20 episodes each" in run_script("evaluate", folder)[1]
+    monkeypatch.setattr(evaluate, "SECONDS", 1e9)
+    monkeypatch.setattr(evaluate, "EPISODES", 40)
+    assert "40 episodes each" in run_script("evaluate", folder)[1]
+    assert "6 episodes each" in run_script("evaluate", folder, "--episodes", "6")[1]

@@ -126,3 +126,17 @@ def test_saved_parameters_that_do_not_fit():
     ):
         assert state_dict_fault(module, {**state, **change}) == said
     assert state_dict_fault(module, {"weight": weight}) == "it lacks bias"
+
+
+def test_a_state_counts_where_the_parameters_fit(small_machine):
+    sizes = {"key_size": 2, "value_size": 2, "memory_widths": (2,), "hidden_size": 4}
+    assert make_core("mnm-p", 600, **sizes).input_size == 600
+    # The plastic core has one trace for every pair of units, in the state as in its parameters.
+    core = make_core("plastic-homogenous", 3, hidden_size=10)
+    state_bytes = sum(field.nbytes for field in core.initial_state(1))
+    parameter_bytes = sum(parameter.nbytes for parameter in core.parameters())
+    width = 12_000  # weights alone 0.6 GiB, with the traces 1.1 GiB
+    assert width**2 * 4 < GIB < 2 * width**2 * 4
+    assert state_bytes >= 10 * 10 * 4 <= parameter_bytes
+    with pytest.raises(ValueError, match=NOT_ENOUGH):
+        make_core("plastic-homogenous", 3, hidden_size=width)
