@@ -14,7 +14,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from mnm_rl.agents.policies import RecurrentActorCriticPolicy
-from mnm_rl.cores import MemoryCore, reset_state
+from mnm_rl.cores import reset_state
 
 
 class ActingStep(nn.Module):
@@ -48,7 +48,8 @@ class ActingStep(nn.Module):
         self.policy = copy.deepcopy(policy)
         self.policy.set_training_mode(False)
         self.policy.requires_grad_(False)
-        _use_plain_loop(self.policy.core)
+        for module in self.policy.core.modules():
+            _use_plain_loop(module)
         initial = self.policy.initial_state(1)
         self._check_shapes(initial)
         self._state_type = type(initial)
@@ -81,9 +82,8 @@ class ActingStep(nn.Module):
         policy = self.policy
         before = reset_state(self._state_type(*state), self._initial(), episode_start)
         outputs, after = policy.core.step(policy.extract_features(obs), before)
-        parameters = policy.action_net(policy.mlp_extractor.forward_actor(outputs))
-        values = policy.value_net(policy.mlp_extractor.forward_critic(outputs)).squeeze(-1)
-        return self._action(policy.distribution.mode(parameters)), values, *after
+        action = policy.distribution.mode(policy.action_parameters(outputs))
+        return self._action(action), policy.values(outputs), *after
 
     def _action(self, action: Tensor) -> Tensor:
         if self.low is not None and self.high is not None:
@@ -106,7 +106,7 @@ class ActingStep(nn.Module):
             )
 
 
-def _use_plain_loop(core: MemoryCore) -> None:
+def _use_plain_loop(core: nn.Module) -> None:
     """Kernels are not torch's own operations, or choose by the numbers what to do."""
     config: Any = getattr(core, "config", None)
     if hasattr(config, "kernel"):

@@ -1,6 +1,8 @@
 """Actor-critic policies around a recurrent core.
 
-    observation -> features extractor -> core -> (layers of net_arch) -> action head, value head
+    observation -> features extractor -> (encoder) -> core -> (layers of net_arch) -> action head, value head
+
+With ``separate_critic`` the value head has an encoder and a core of its own.
 
 Dimensions: ``T`` time, ``B`` environments, ``I`` features, ``O`` output size of the core.
 """
@@ -8,7 +10,7 @@ Dimensions: ``T`` time, ``B`` environments, ``I`` features, ``O`` output size of
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,13 +30,12 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.utils import obs_as_tensor
 from torch import Tensor, nn
 
-from mnm_rl.agents.arguments import check_dictionary
 from mnm_rl.agents.buffers import Observations
 from mnm_rl.agents.distributions import ActionDistribution, DiagonalGaussian, make_distribution
-from mnm_rl.agents.policy_settings import check_policy_settings
-from mnm_rl.agents.settings import OTHER_POLICIES, check_foreign_settings
+from mnm_rl.agents.policy_core import CoreSettings, actor_and_critic, head_inputs
+from mnm_rl.agents.policy_settings import check_policy_settings, renamed
 from mnm_rl.agents.spaces import check_extractor, check_observation, first_numbers
-from mnm_rl.cores import CoreChoice, MemoryCore, core_config, core_name, make_core
+from mnm_rl.cores import CoreChoice, MemoryCore, core_name, innermost
 
 NOT_FINITE = (
     "The policy's output is not finite for finite observations: its parameters or its state are not, or too "
@@ -60,7 +61,7 @@ class SequenceEvaluation(NamedTuple):
 
 
 class RecurrentActorCriticPolicy(ActorCriticPolicy):
-    """Policy and value function that share one recurrent core. Known as ``"MlpPolicy"``.
+    """Policy and value function with one recurrent core, or one each. Known as ``"MlpPolicy"``.
 
     Args:
         observation_space: any that Stable-Baselines3's A2C takes.
@@ -69,8 +70,12 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         core: a name of :func:`mnm_rl.cores.core_names`, a reference such as ``"package.module:ClassName"``,
             or a class derived from :class:`mnm_rl.cores.MemoryCore`.
         core_kwargs: its settings, such as ``{"hidden_size": 100}``.
+        core_layers: so many such cores on top of each other.
+        encoder_arch: sizes of layers between the features and the core; none by default.
+        separate_critic: give the value function an encoder and a core of its own, so that its error does not
+            change what the policy remembers.
         net_arch: sizes of layers between core and heads, as in Stable-Baselines3; none by default.
-        activation_fn: nonlinearity of those layers.
+        activation_fn: nonlinearity of the layers of ``encoder_arch`` and ``net_arch``.
         ortho_init: orthogonal initialisation of all but the core.
         log_std_init: initial logarithm of the standard deviation of Box actions.
         features_extractor_class: what turns an observation into a vector.
@@ -80,7 +85,9 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         optimizer_kwargs: its arguments, without the learning rate.
         use_sde: not available; there because Stable-Baselines3 passes it.
         other: settings of Stable-Baselines3's and sb3-contrib's policies, with the values that change nothing
-            here (``share_features_extractor=True``, ``squash_output=False``, ...).
+            here (``share_features_extractor=True``, ``squash_output=False``, ...), and those that have
+            another name here: ``n_lstm_layers`` is ``core_layers``, ``enable_critic_lstm``
+            ``separate_critic``, and ``lstm_hidden_size`` ``core_kwargs={"hidden_size": ...}``.
 
     Raises:
         ValueError: unknown core, a setting that is not allowed, or spaces that cannot be served.
@@ -99,6 +106,9 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         lr_schedule: Schedule,
         core: CoreChoice = "lstm",
         core_kwargs: Mapping[str, Any] | None = None,
+        core_layers: int = 1,
+        encoder_arch: Sequence[int] = (),
+        separate_critic: bool = False,
         net_arch: list[int] | dict[str, list[int]] | None = None,
         activation_fn: type[nn.Module] = nn.Tanh,
         ortho_init: bool = True,
@@ -111,11 +121,14 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         use_sde: bool = False,
         **other: Any,
     ):
-        check_foreign_settings("The policy", other, OTHER_POLICIES)
         if use_sde:
             raise ValueError("State-dependent exploration (use_sde) is not available for recurrent policies.")
-        check_dictionary("core_kwargs", {} if core_kwargs is None else core_kwargs)
-        core_config(core, **(core_kwargs or {}))
+        given = {
+            "core_kwargs": {} if core_kwargs is None else core_kwargs,
+            "core_layers": core_layers,
+            "separate_critic": separate_critic,
+        }
+        settings = CoreSettings(core, encoder_arch=encoder_arch, **renamed(other, given))
         check_policy_settings(
             *(net_arch, activation_fn, ortho_init, log_std_init, features_extractor_class),
             *(features_extractor_kwargs, normalize_images, optimizer_class, optimizer_kwargs),
@@ -123,7 +136,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         check_extractor(features_extractor_class, observation_space, normalize_images)
         self._observation_starts = first_numbers(observation_space)
         self.first_action = first_numbers(action_space).get("")
-        self._core_settings = {"core": core, "core_kwargs": dict(core_kwargs or {})}
+        self._core_settings = settings
         super().__init__(
             observation_space,
             action_space,
@@ -150,7 +163,12 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
     @property
     def core_name(self) -> str:
         """Name of the core; the reference of one that was given as a class."""
-        return core_name(self._core_settings["core"])
+        return core_name(self._core_settings.core)
+
+    @property
+    def memory(self) -> Any:
+        """The core that can be looked into: the top one of several layers, the policy's of two."""
+        return innermost(self.core)
 
     def initial_state(self, batch_size: int) -> Any:
         """Recurrent state at the start of an episode."""
@@ -212,16 +230,25 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         """
         state = self.checked_state(state, episode_starts.shape[1])
         output = self.core(self._sequence_features(observations, episode_starts), state, episode_starts)
-        parameters = self.action_net(self.mlp_extractor.forward_actor(output.outputs))
-        values = self.value_net(self.mlp_extractor.forward_critic(output.outputs))
+        parameters = self.action_parameters(output.outputs)
         return SequenceEvaluation(
-            values=values.squeeze(-1),
+            values=self.values(output.outputs),
             log_probs=self.distribution.log_prob(parameters, actions),
             entropy=self.distribution.entropy(parameters),
             concentration=self.distribution.concentration(parameters),
             meta_loss=output.meta_loss,
             state=output.state,
         )
+
+    def action_parameters(self, outputs: Tensor) -> Tensor:
+        """Numbers of the distribution over actions, ``[..., A]``, from outputs of the core ``[..., O]``."""
+        actor, _ = actor_and_critic(self.core, outputs)
+        return self.action_net(self.mlp_extractor.forward_actor(actor))
+
+    def values(self, outputs: Tensor) -> Tensor:
+        """Values ``[...]`` from outputs of the core ``[..., O]``."""
+        _, critic = actor_and_critic(self.core, outputs)
+        return self.value_net(self.mlp_extractor.forward_critic(critic)).squeeze(-1)
 
     def predict_values(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, obs: PyTorchObs, state: Any, episode_starts: Tensor
@@ -232,7 +259,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             ValueError: the state is not one of this core for B environments.
         """
         outputs, _ = self._checked_step(obs, state, episode_starts)
-        return self.value_net(self.mlp_extractor.forward_critic(outputs)).squeeze(-1)
+        return self.values(outputs)
 
     def get_distribution(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, obs: PyTorchObs, state: Any, episode_starts: Tensor
@@ -245,7 +272,8 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             ValueError: the state is not one of this core for B environments.
         """
         outputs, state = self._checked_step(obs, state, episode_starts)
-        return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(outputs)), state
+        actor, _ = actor_and_critic(self.core, outputs)
+        return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(actor)), state
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, obs: PyTorchObs, state: Any, episode_starts: Tensor, deterministic: bool = False
@@ -258,10 +286,9 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             ValueError: the state is not one of this core for B environments.
         """
         outputs, state = self._checked_step(obs, state, episode_starts)
-        parameters = self.action_net(self.mlp_extractor.forward_actor(outputs))
+        parameters = self.action_parameters(outputs)
         actions = self._pick(parameters, deterministic)
-        values = self.value_net(self.mlp_extractor.forward_critic(outputs)).squeeze(-1)
-        return actions, values, self.distribution.log_prob(parameters, actions), state
+        return actions, self.values(outputs), self.distribution.log_prob(parameters, actions), state
 
     def evaluate_actions(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, obs: PyTorchObs, actions: Tensor, state: Any, episode_starts: Tensor
@@ -394,7 +421,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
     ) -> tuple[NDArray[Any], Tensor, Any]:
         """Actions, the numbers that they were drawn from, and the state after the step."""
         outputs, state = self._step(obs, state, episode_starts)
-        parameters = self.action_net(self.mlp_extractor.forward_actor(outputs))
+        parameters = self.action_parameters(outputs)
         actions = self._pick(parameters, deterministic).cpu().numpy()
         if actions.dtype.kind == "f" and not _is_finite(actions):
             raise ValueError(NOT_FINITE)
@@ -420,15 +447,14 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
 
     def _build_mlp_extractor(self) -> None:
         """Called by the base class before it builds heads and optimizer."""
-        settings = self._core_settings
         # Extractors of MultiDiscrete observations give a numpy number, which torch refuses.
-        self.core = make_core(settings["core"], int(self.features_dim), **settings["core_kwargs"])
+        self.core = self._core_settings.build(int(self.features_dim), self.activation_fn, self.ortho_init)
         self.mlp_extractor = MlpExtractor(
-            self.core.output_size, self.net_arch, self.activation_fn, device=self.device
+            head_inputs(self.core), self.net_arch, self.activation_fn, device=self.device
         )
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        data = {**super()._get_constructor_parameters(), **self._core_settings}
+        data = {**super()._get_constructor_parameters(), **vars(self._core_settings)}
         for name in ("squash_output", "full_std", "use_expln"):
             data.pop(name, None)
         return data

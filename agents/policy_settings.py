@@ -13,11 +13,20 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 from torch import nn
 
 from mnm_rl.agents.arguments import check_dictionary, check_keywords, one_line
-from mnm_rl.agents.settings import COUNT, Allowed, check_flag, check_number
+from mnm_rl.agents.settings import (
+    COUNT,
+    OTHER_POLICIES,
+    Allowed,
+    check_flag,
+    check_foreign_settings,
+    check_number,
+)
 from mnm_rl.sizes import check_fits
 
 FINITE = Allowed("a finite number", Real, math.isfinite)
 BYTES_PER_WEIGHT = 4
+RENAMED = ("n_lstm_layers", "lstm_hidden_size")
+"""Settings of sb3-contrib's RecurrentPPO that have another name here."""
 
 
 def check_policy_settings(
@@ -49,6 +58,40 @@ def check_policy_settings(
     _check_optimizer(optimizer_class, optimizer_kwargs)
 
 
+def renamed(other: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the core of a policy, those included that sb3-contrib has under other names.
+
+    Args:
+        other: settings that are not of our policies.
+        own: ``core_kwargs``, ``core_layers`` and ``separate_critic``.
+
+    Raises:
+        TypeError: a setting that nobody has or that is not available, or two that contradict each other.
+    """
+    rest, found = dict(other), dict(own)
+    shared, critic = rest.pop("shared_lstm", None), rest.pop("enable_critic_lstm", None)
+    check_foreign_settings(
+        "The policy", {key: rest[key] for key in rest if key not in RENAMED}, OTHER_POLICIES
+    )
+    if shared is not None or critic is not None:
+        check_flag("shared_lstm", shared is True if shared is None else shared)
+        check_flag("enable_critic_lstm", critic is True if critic is None else critic)
+        if shared is critic:
+            what = "one LSTM that is shared and two" if shared else "a value function without memory"
+            raise TypeError(f"shared_lstm={shared} and enable_critic_lstm={critic} would be {what}.")
+        found["separate_critic"] = own["separate_critic"] or critic is True or shared is False
+    if "n_lstm_layers" in rest:
+        if own["core_layers"] not in (1, rest["n_lstm_layers"]):
+            raise TypeError("Give either core_layers or n_lstm_layers, which mean the same.")
+        found["core_layers"] = rest["n_lstm_layers"]
+    if "lstm_hidden_size" in rest:
+        check_dictionary("core_kwargs", own["core_kwargs"])
+        if "hidden_size" in own["core_kwargs"]:
+            raise TypeError("Give either lstm_hidden_size or hidden_size in core_kwargs.")
+        found["core_kwargs"] = {**own["core_kwargs"], "hidden_size": rest["lstm_hidden_size"]}
+    return found
+
+
 def check_net_arch(net_arch: Any) -> None:
     """Make sure that layers can be built.
 
@@ -62,7 +105,7 @@ def check_net_arch(net_arch: Any) -> None:
         return
     parts = list(layers.values()) if isinstance(layers, Mapping) else [layers]
     heads_known = not isinstance(layers, Mapping) or set(layers) <= {"pi", "vf"}
-    if not heads_known or not all(_are_sizes(part) for part in parts):
+    if not heads_known or not all(are_sizes(part) for part in parts):
         raise ValueError(
             "net_arch must be a list of sizes of at least 1, such as [64], or such lists for pi and vf, "
             f"got {one_line(repr(net_arch))}."
@@ -71,7 +114,8 @@ def check_net_arch(net_arch: Any) -> None:
     check_fits(weights * BYTES_PER_WEIGHT, f"a policy with net_arch {one_line(repr(net_arch))}")
 
 
-def _are_sizes(part: object) -> bool:
+def are_sizes(part: object) -> bool:
+    """Whether something is a list of whole numbers of at least 1, which may be empty."""
     return isinstance(part, list | tuple) and all(map(_is_size, part))
 
 

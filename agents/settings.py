@@ -68,7 +68,9 @@ _ADAM = (
     "with optimizer_kwargs={'alpha': 0.99, 'eps': 1e-5}"
 )
 _ONE_UPDATE = "there is one update per rollout, from all of it"
-_ONE_CORE = "policy and value function share one core and what comes before it"
+_ONE_EXTRACTOR = (
+    "policy and value function share the features extractor; separate_critic=True separates the rest"
+)
 
 OtherSettings = Mapping[str, tuple[tuple[object, ...], str]]
 
@@ -92,11 +94,7 @@ OTHER_POLICIES: OtherSettings = {
     "full_std": ((True,), _NO_SDE),
     "use_expln": ((False,), _NO_SDE),
     "squash_output": ((False,), "actions are clipped, not squashed"),
-    "share_features_extractor": ((True,), _ONE_CORE),
-    "shared_lstm": ((True,), _ONE_CORE),
-    "enable_critic_lstm": ((False,), _ONE_CORE),
-    "n_lstm_layers": ((1,), "the core is chosen by core and core_kwargs"),
-    "lstm_hidden_size": ((), "the core's width is core_kwargs={'hidden_size': ...}"),
+    "share_features_extractor": ((True,), _ONE_EXTRACTOR),
     "lstm_kwargs": ((None, {}), "the core's settings are core_kwargs"),
 }
 """The same for the policies of Stable-Baselines3 and of sb3-contrib's RecurrentPPO."""

@@ -153,11 +153,7 @@ def test_settings_of_others_that_would_change_something_are_named(name, value, r
         ("full_std", False, "exploration is not available"),
         ("use_expln", True, "exploration is not available"),
         ("squash_output", True, "clipped, not squashed"),
-        ("share_features_extractor", False, "share one core"),
-        ("shared_lstm", False, "share one core"),
-        ("enable_critic_lstm", True, "share one core"),
-        ("n_lstm_layers", 2, "chosen by core"),
-        ("lstm_hidden_size", 64, "core_kwargs={'hidden_size': ...}"),
+        ("share_features_extractor", False, "separate_critic=True"),
         ("lstm_kwargs", {"dropout": 0.5}, "core_kwargs"),
     ],
 )

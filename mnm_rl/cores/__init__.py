@@ -7,6 +7,7 @@ taken, so is a class or a reference ``package.module:ClassName``.
 from __future__ import annotations
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, detach_state, reset_state
+from mnm_rl.cores.composed import EncodedCore, PairedCore, StackedCore, innermost
 from mnm_rl.cores.lookup import LookupCore
 from mnm_rl.cores.mnm import MNMCore
 from mnm_rl.cores.plastic import PlasticCore
@@ -39,7 +40,10 @@ __all__ = [
     "CORES",
     "CoreChoice",
     "CoreOutput",
+    "EncodedCore",
     "MemoryCore",
+    "PairedCore",
+    "StackedCore",
     "core_config",
     "core_name",
     "core_names",
@@ -49,6 +53,7 @@ __all__ = [
     "detach_state",
     "find_core",
     "has_setting",
+    "innermost",
     "make_core",
     "register_core",
     "reset_state",

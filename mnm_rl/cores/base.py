@@ -10,7 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from types import MappingProxyType
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -138,15 +139,15 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
         output_size: ``O``.
     """
 
-    config_class: ClassVar[type[Any]]
+    config_class: type[Any]
     """The dataclass of the core's settings; bad values are a ValueError of its ``__post_init__``."""
     input_size: int
     output_size: int
-    quick_resets: ClassVar[bool] = False
+    quick_resets: bool = False
     """Whether an episode may start at any step of any sequence at no great cost."""
-    trace_names: ClassVar[tuple[str, ...]] = ()
+    trace_names: tuple[str, ...] = ()
     """Names of the tensors in a trace; none for a core without a memory to look into."""
-    free_dimensions: ClassVar[FreeDimensions] = {}
+    free_dimensions: FreeDimensions = MappingProxyType({})
     """Dimensions of the state whose size changes from step to step: field -> dimension -> a letter, the same
     for sizes that agree, as in ``{"keys": {1: "N"}, "values": {1: "N"}}``."""
     _layout: StateLayout | None = None
@@ -257,6 +258,10 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         self._layout = None  # the core goes to another device or dtype
         return super()._apply(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The layout is found again. It names the class of the states, which pickle cannot always find.
+        return {name: value for name, value in vars(self).items() if name != "_layout"}
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self._layout = None

@@ -73,7 +73,7 @@ class MemoryWatcher(BaseCallback):
             set_random_state(before)
         for writer in writers:
             _write(writer, episode, self.model.num_timesteps)
-            core = self.model.policy.core
+            core = self.model.policy.memory
             if isinstance(core, MNMCore):
                 trace = episode.trace.to(core.initial_memory.device)
                 add_recall(writer, recall_errors(core, trace), self.model.num_timesteps)

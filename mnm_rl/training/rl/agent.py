@@ -45,6 +45,7 @@ def make_agent(config: AgentConfig, env: VecEnv, device: str = "cpu") -> Recurre
         policy_kwargs={
             "core": config.core,
             "core_kwargs": config.all_core_settings(),
+            **config.layers(),
             "optimizer_kwargs": {"eps": config.adam_epsilon},
         },
         seed=config.seed,
@@ -85,7 +86,7 @@ def read_agent(
 
 def _check_core_settings(agent: RecurrentOnPolicyAlgorithm, config: AgentConfig, path: Path) -> None:
     for name, wanted in config.all_core_settings().items():
-        found = getattr(agent.policy.core.config, name)
+        found = getattr(agent.policy.memory.config, name)
         if plain({"": found}) != plain({"": wanted}):
             raise ValueError(
                 f"The checkpoint {path} has a core with {name} {found}, not {wanted} as its config."

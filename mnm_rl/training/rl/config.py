@@ -10,6 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from tyro.conf import Suppress, arg
 
 from mnm_rl.agents.minibatches import find_cuts
+from mnm_rl.agents.policy_core import CoreSettings
+from mnm_rl.agents.policy_settings import check_net_arch
 from mnm_rl.training.folder import AGENT, PPO_AGENT, RunKind
 from mnm_rl.training.options import (
     check_numbers,
@@ -37,6 +39,15 @@ class AgentConfig(EnvConfig):
     core: Annotated[str, arg(help=core_help())] = "mnm-p"
     core_settings: Annotated[Mapping[str, Any], Suppress] = field(default_factory=dict)
     """Settings of the core that differ from its own defaults."""
+    core_layers: int = 1
+    """So many cores on top of each other."""
+    encoder: tuple[int, ...] = ()
+    """Sizes of layers between the observation and the core, such as 64 64."""
+    separate_critic: bool = False
+    """Give the values an encoder and a core of their own, so that their error does not change what the policy
+    remembers."""
+    net_arch: tuple[int, ...] = ()
+    """Sizes of layers between the core and the heads, such as 64."""
     seed: int = 0
     """Of the parameters, the environments and the actions."""
 
@@ -96,7 +107,7 @@ class AgentConfig(EnvConfig):
         """
         check_numbers(
             self,
-            at_least_one=("n_envs", "episodes", "timesteps", "n_steps", "log_every"),
+            at_least_one=("n_envs", "episodes", "timesteps", "n_steps", "log_every", "core_layers"),
             positive=(
                 *("learning_rate", "max_grad_norm", "checkpoint_minutes", "adam_epsilon", "reward_scale"),
             ),
@@ -104,7 +115,10 @@ class AgentConfig(EnvConfig):
             fractions=("gamma", "gamma_end", "gae_lambda"),
         )
         self.check_environment()
-        self.all_core_settings()
+        CoreSettings(
+            self.core, self.all_core_settings(), self.core_layers, self.encoder, self.separate_critic
+        )
+        check_net_arch(list(self.net_arch))
         if self.episodes is not None and self.timesteps is not None:
             raise ValueError("Give either episodes or timesteps, not both.")
         if self.episodes is not None and not is_maze(self.env):
@@ -115,6 +129,15 @@ class AgentConfig(EnvConfig):
     def own_settings(self) -> dict[str, Any]:
         """Settings of the agent that only its algorithm has."""
         return {}
+
+    def layers(self) -> dict[str, Any]:
+        """Arguments of the policy that say what is around the core."""
+        return {
+            "core_layers": self.core_layers,
+            "encoder_arch": list(self.encoder),
+            "separate_critic": self.separate_critic,
+            "net_arch": list(self.net_arch),
+        }
 
     def entropy_kind_for(self, continuous: bool) -> Literal["concentration", "entropy"]:
         """entropy_kind, or its default for continuous or other actions."""

@@ -1,0 +1,199 @@
+"""What is around a core in a policy: an encoder, layers, and the same once more for the values."""
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from test_a2c import SMALL, Tape, make_agent, uneven_env
+from torch import nn
+
+from mnm_rl.agents import RecurrentA2C, RecurrentPPO
+from mnm_rl.agents.acting_step import ActingStep
+from mnm_rl.cores import EncodedCore, MemoryCore, PairedCore, StackedCore, innermost, make_core
+from mnm_rl.testing import check_core
+
+AROUND = {
+    "encoder": {"encoder_arch": [7, 5]},
+    "layers": {"core_layers": 2},
+    "critic": {"separate_critic": True},
+    "all": {
+        "encoder_arch": [7],
+        "core_layers": 2,
+        "separate_critic": True,
+        "net_arch": {"pi": [6], "vf": [4]},
+    },
+}
+
+
+def small(core: str, input_size: int = 4) -> MemoryCore:
+    return make_core(core, input_size, **SMALL[core])
+
+
+def stack(core: str) -> StackedCore:
+    below = small(core)
+    return StackedCore([below, small(core, below.output_size)])
+
+
+def pair(core: str) -> PairedCore:
+    return PairedCore(small(core), small(core))
+
+
+def encoded(core: str) -> EncodedCore:
+    below = small(core, 5)
+    top = StackedCore([below, small(core, below.output_size)])
+    return EncodedCore(nn.Sequential(nn.Linear(4, 5), nn.Tanh()), PairedCore(top, small(core, 5)), 4)
+
+
+@pytest.mark.parametrize("core", SMALL)
+@pytest.mark.parametrize("build", [stack, pair, encoded])
+def test_a_core_made_of_cores_keeps_every_promise_of_a_core(build, core):
+    check_core(lambda: build(core))
+
+
+@pytest.mark.parametrize("build", [stack, pair, encoded])
+def test_it_computes_what_its_parts_do_by_hand(build):
+    torch.manual_seed(0)
+    core, inputs = build("mnm-p"), torch.randn(6, 3, 4)
+    resets = torch.rand(6, 3) < 0.3
+    output = core(inputs, resets=resets)
+    encode: Any = core.encoder if isinstance(core, EncodedCore) else lambda x: x
+    inner = core.core if isinstance(core, EncodedCore) else core
+    columns = list(inner.parts.values()) if isinstance(inner, PairedCore) else [inner]
+    parts, losses = [], []
+    for column in columns:
+        x = encode(inputs)
+        for layer in column.parts.values() if isinstance(column, StackedCore) else [column]:
+            result = layer(x, resets=resets)
+            x = result.outputs
+            losses.append(result.meta_loss)
+        parts.append(x)
+    torch.testing.assert_close(output.outputs, torch.cat(parts, dim=-1))
+    torch.testing.assert_close(output.meta_loss, sum(losses))
+
+
+@pytest.mark.parametrize("build", [stack, pair, encoded])
+def test_it_can_be_copied_and_pickled_after_it_has_run(build):
+    core, inputs = build("lstm"), torch.randn(3, 2, 4)
+    expected = core(inputs).outputs
+    for twin in (copy.deepcopy(core), pickle.loads(pickle.dumps(core))):
+        assert torch.equal(twin(inputs).outputs, expected)
+
+
+def test_it_shows_the_memory_of_the_top_layer_of_the_first_column():
+    core: Any = encoded("mnm-p")
+    shown = innermost(core)
+    assert shown is core.core.parts["first"].parts["layer1"]
+    inputs = torch.randn(3, 2, 4)
+    x = core.core.parts["first"].parts["layer0"](core.encoder(inputs)).outputs
+    expected = shown(x, record=True).trace
+    trace = core(inputs, record=True).trace
+    assert trace.keys() == expected.keys() == set(core.trace_names)
+    torch.testing.assert_close(trace["rates"], expected["rates"])
+
+
+def test_cores_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="at least one core"):
+        StackedCore([])
+    with pytest.raises(ValueError, match="input size 9 does not fit on one of output size"):
+        StackedCore([small("lstm"), small("lstm", 9)])
+    with pytest.raises(ValueError, match="same input size, got 4 and 5"):
+        PairedCore(small("lstm"), small("gru", 5))
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("core", ["mnm-p", "lstm"])
+@pytest.mark.parametrize("algorithm", [RecurrentA2C, RecurrentPPO])
+def test_an_agent_with_all_of_it_acts_as_it_is_trained(algorithm, core, around):
+    agent, tape = make_agent(core, algorithm=algorithm, policy_kwargs=AROUND[around]), Tape()
+    agent.learn(3 * 55, tape)
+    policy, observations = tape.policy_before, torch.tensor(tape.stacked("obs"))
+    starts, actions = torch.tensor(tape.stacked("episode_starts")), torch.tensor(tape.stacked("actions"))
+    with torch.no_grad():
+        evaluation = policy.evaluate_sequence(observations, actions, tape.initial, starts)
+        state = tape.initial
+        for t in range(11):
+            value = policy.predict_values(observations[t], state, starts[t])
+            distribution, state = policy.get_distribution(observations[t], state, starts[t])
+            torch.testing.assert_close(evaluation.values[t], value, atol=1e-5, rtol=1e-4)
+            log_prob = distribution.log_prob(actions[t])
+            torch.testing.assert_close(evaluation.log_probs[t], log_prob, atol=1e-5, rtol=1e-4)
+    for kept, computed in zip(agent.core_state, state, strict=True):
+        torch.testing.assert_close(kept, computed, atol=1e-5, rtol=1e-4)
+
+
+def test_the_error_of_the_values_leaves_the_policys_core_alone():
+    agent = make_agent("mnm-p", policy_kwargs=AROUND["all"])
+    tape = Tape()
+    agent.learn(55, tape)
+    policy = agent.policy
+    evaluation = policy.evaluate_sequence(
+        torch.tensor(tape.stacked("obs")),
+        torch.tensor(tape.stacked("actions")),
+        tape.initial,
+        torch.tensor(tape.stacked("episode_starts")),
+    )
+    for loss, own, other in (("values", "critic", "actor"), ("log_probs", "actor", "critic")):
+        policy.zero_grad()
+        getattr(evaluation, loss).sum().backward(retain_graph=True)
+        reached = {
+            name: any(p.grad is not None and p.grad.any() for p in policy.core.parts[name].parameters())
+            for name in (own, other)
+        }
+        assert reached == {own: True, other: False}
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("algorithm", [RecurrentA2C, RecurrentPPO])
+def test_it_is_saved_and_goes_on(tmp_path, algorithm, around):
+    agent = make_agent("mnm-p", algorithm=algorithm, policy_kwargs=AROUND[around]).learn(55)
+    agent.save(tmp_path / "agent")
+    loaded = algorithm.load(tmp_path / "agent", env=uneven_env(), device="cpu", trusted=False)
+    assert str(loaded.policy.core) == str(agent.policy.core)
+    for name, tensor in agent.policy.state_dict().items():
+        assert torch.equal(loaded.policy.state_dict()[name], tensor)
+    loaded.learn(55)
+    agent.policy.save(str(tmp_path / "policy"))
+    again = type(agent.policy).load(str(tmp_path / "policy"), device="cpu")
+    assert str(again.core) == str(agent.policy.core)
+
+
+def test_it_can_be_exported():
+    policy = make_agent("mnm-p", policy_kwargs=AROUND["all"]).policy
+    step = ActingStep(policy)
+    state = step.initial_state(2)
+    obs, start = torch.randn(2, *policy.observation_space.shape), torch.tensor([True, False])
+    traced: Any = torch.jit.trace(step, (obs, start, *state))
+    other = torch.randn_like(obs)
+    for one, two in zip(step(other, start, *state), traced(other, start, *state), strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_sb3_contribs_names_mean_the_same():
+    ours = {"core_layers": 2, "separate_critic": True, "core_kwargs": {"hidden_size": 9}}
+    theirs = {"n_lstm_layers": 2, "enable_critic_lstm": True, "lstm_hidden_size": 9, "core_kwargs": {}}
+    built = [str(make_agent(policy_kwargs=kwargs).policy.core) for kwargs in (ours, theirs)]
+    assert built[0] == built[1]
+    default = {"shared_lstm": False, "enable_critic_lstm": True}
+    assert isinstance(make_agent(policy_kwargs=default).policy.core, PairedCore)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "words"),
+    [
+        ({"core_layers": 0}, ValueError, "core_layers must be at least 1"),
+        ({"core_layers": 10**12}, ValueError, "core_layers 1000000000000"),
+        ({"encoder_arch": [0]}, ValueError, "encoder_arch.*such as \\[64\\]"),
+        ({"encoder_arch": 64}, ValueError, "encoder_arch.*got 64"),
+        ({"encoder_arch": [2**40, 2**40]}, ValueError, "an encoder of sizes"),
+        ({"separate_critic": 1}, ValueError, "separate_critic must be True or False"),
+        ({"shared_lstm": True, "enable_critic_lstm": True}, TypeError, "one LSTM that is shared and two"),
+        ({"shared_lstm": False, "enable_critic_lstm": False}, TypeError, "value function without memory"),
+        ({"core_layers": 3, "n_lstm_layers": 2}, TypeError, "either core_layers or n_lstm_layers"),
+        ({"lstm_hidden_size": 3}, TypeError, "either lstm_hidden_size or hidden_size"),
+    ],
+)
+def test_settings_that_are_not_allowed(kwargs, error, words):
+    with pytest.raises(error, match=words):
+        make_agent(policy_kwargs=kwargs)
