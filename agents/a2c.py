@@ -143,7 +143,11 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm):
         self.policy.set_training_mode(True)
         rollout = self.rollout_buffer.sequence()
         evaluation = self.policy.evaluate_sequence(
-            rollout.observations, rollout.actions, self.rollout_buffer.state, rollout.episode_starts
+            rollout.observations,
+            rollout.actions,
+            self.rollout_buffer.state,
+            rollout.episode_starts,
+            rollout.action_masks,
         )
         values = evaluation.values.detach().cpu().numpy()
         advantages, returns = self._advantages_and_returns(values, last_values)
@@ -181,10 +185,17 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm):
         tb_log_name: str = "RecurrentA2C",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
+        use_masking: bool | None = None,
     ) -> Self:
         """Train for ``total_timesteps`` more environment steps; see the base class."""
         return super().learn(
-            total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
+            total_timesteps,
+            callback,
+            log_interval,
+            tb_log_name,
+            reset_num_timesteps,
+            progress_bar,
+            use_masking,
         )
 
     def _check_settings(self) -> None:

@@ -30,6 +30,8 @@ class RolloutSequence(NamedTuple):
     """As the policy chose them, before clipping, ``[T, B, *action_shape]``."""
     episode_starts: Tensor
     """Boolean ``[T, B]``."""
+    action_masks: Tensor | None = None
+    """Boolean ``[T, B, M]``, true for what was allowed; ``None`` where everything was."""
 
 
 class SequenceRolloutBuffer(BaseBuffer):
@@ -50,6 +52,7 @@ class SequenceRolloutBuffer(BaseBuffer):
         rewards: float32 ``[T, B]``.
         episode_starts: bool ``[T, B]``.
         state: the recurrent state before the first step.
+        action_masks: bool ``[T, B, M]``, ``None`` if everything is allowed.
 
     Raises:
         ValueError: there is not enough memory.
@@ -78,11 +81,26 @@ class SequenceRolloutBuffer(BaseBuffer):
         self.actions = np.zeros((*size, *(action_space.shape or ())), dtype=_action_dtype(action_space))
         self.rewards = np.zeros(size, dtype=np.float32)
         self.episode_starts = np.zeros(size, dtype=bool)
+        self.action_masks: NDArray[np.bool_] | None = None
 
-    def start(self, state: Any) -> None:
-        """Begin a new rollout from a recurrent state."""
+    def start(self, state: Any, mask_size: int | None = None) -> None:
+        """Begin a new rollout.
+
+        Args:
+            state: the recurrent state before it.
+            mask_size: M, if there are actions that are not allowed.
+
+        Raises:
+            ValueError: there is not enough memory for the masks.
+        """
         self.reset()
         self.state = state
+        if mask_size is None:
+            self.action_masks = None
+        elif self.action_masks is None or self.action_masks.shape[-1] != mask_size:
+            shape = (self.buffer_size, self.n_envs, mask_size)
+            check_fits(math.prod(shape), f"action masks of a rollout of {self.buffer_size} steps")
+            self.action_masks = np.ones(shape, dtype=bool)
 
     def add(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -90,6 +108,7 @@ class SequenceRolloutBuffer(BaseBuffer):
         actions: NDArray[Any],
         rewards: NDArray[Any],
         episode_starts: NDArray[np.bool_],
+        action_masks: NDArray[np.bool_] | None = None,
     ) -> None:
         """Append a step of all environments.
 
@@ -98,6 +117,7 @@ class SequenceRolloutBuffer(BaseBuffer):
             actions: ``[B, *action_shape]``.
             rewards: ``[B]``.
             episode_starts: whether an episode starts with ``obs``, ``[B]``.
+            action_masks: what was allowed, ``[B, M]``.
         """
         for key, stored in self._stored.items():
             part = obs[key] if isinstance(obs, dict) else obs
@@ -105,6 +125,8 @@ class SequenceRolloutBuffer(BaseBuffer):
         self.actions[self.pos] = actions
         self.rewards[self.pos] = rewards
         self.episode_starts[self.pos] = episode_starts
+        if self.action_masks is not None:
+            self.action_masks[self.pos] = action_masks
         self.pos += 1
         self.full = self.pos == self.buffer_size
 
@@ -112,7 +134,10 @@ class SequenceRolloutBuffer(BaseBuffer):
         """The rollout; on the CPU the tensors share memory with the buffer."""
         tensors = {key: self._tensor(stored) for key, stored in self._stored.items()}
         observations = tensors if isinstance(self.observation_space, spaces.Dict) else tensors[""]
-        return RolloutSequence(observations, self._tensor(self.actions), self._tensor(self.episode_starts))
+        masks = None if self.action_masks is None else self._tensor(self.action_masks)
+        return RolloutSequence(
+            observations, self._tensor(self.actions), self._tensor(self.episode_starts), masks
+        )
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.as_tensor(array, device=self.device)

@@ -38,14 +38,30 @@ class ActionDistribution(ABC):
     def entropy(self, parameters: Tensor) -> Tensor:
         """Entropy in nats, ``[N]``."""
 
+    def masked(self, parameters: Tensor, allowed: Tensor) -> Tensor:
+        """The parameters ``[N, A]`` of a distribution that never gives what is not allowed, ``[N, M]``.
+
+        Raises:
+            ValueError: the actions are numbers, of which none can be forbidden.
+        """
+        raise ValueError("Action masks are for Discrete, MultiDiscrete and MultiBinary actions.")
+
     def concentration(self, parameters: Tensor) -> Tensor | None:
         """``sum_a pi(a)^2``, summed over the parts of an action, ``[N]``; ``None`` where it is undefined."""
         del parameters
         return None
 
 
+FORBIDDEN = -1e8
+"""The logit of what is not allowed: its probability is zero in single precision, its logarithm finite."""
+
+
 class Categorical(ActionDistribution):
     """One of A actions, from logits."""
+
+    def masked(self, parameters: Tensor, allowed: Tensor) -> Tensor:
+        """See base class."""
+        return parameters.masked_fill(~allowed, FORBIDDEN)
 
     def sample(self, parameters: Tensor) -> Tensor:
         """See base class; the Gumbel trick, an argmax over A numbers."""
@@ -77,6 +93,10 @@ class MultiCategorical(ActionDistribution):
         self.sizes = sizes
         self.choice = Categorical()
 
+    def masked(self, parameters: Tensor, allowed: Tensor) -> Tensor:
+        """See base class."""
+        return self.choice.masked(parameters, allowed)
+
     def sample(self, parameters: Tensor) -> Tensor:
         """See base class."""
         return torch.stack([self.choice.sample(part) for part in self._split(parameters)], -1)
@@ -107,6 +127,11 @@ class Bernoulli(ActionDistribution):
 
     def __init__(self, shape: tuple[int, ...]):
         self.shape = shape
+
+    def masked(self, parameters: Tensor, allowed: Tensor) -> Tensor:
+        """See base class; two booleans for each bit, whether it may be off and whether it may be on."""
+        off, on = allowed.unflatten(-1, (-1, 2)).unbind(-1)
+        return parameters.masked_fill(~on, FORBIDDEN).masked_fill(~off, -FORBIDDEN)
 
     def sample(self, parameters: Tensor) -> Tensor:
         """See base class."""

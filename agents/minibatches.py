@@ -38,6 +38,8 @@ class Minibatch(NamedTuple):
     """``[L, N, *action_shape]``."""
     episode_starts: Tensor
     """Boolean ``[L, N]``."""
+    action_masks: Tensor | None
+    """Boolean ``[L, N, M]``, true for what was allowed; ``None`` where everything was."""
     state: Any
     """Recurrent state before the first step, a tuple of ``[N, ...]``."""
     log_probs: Tensor
@@ -107,6 +109,7 @@ def steps_between(rollout: RolloutSequence, start: int, stop: int) -> RolloutSeq
         else observations[start:stop],
         rollout.actions[start:stop],
         rollout.episode_starts[start:stop],
+        None if rollout.action_masks is None else rollout.action_masks[start:stop],
     )
 
 
@@ -126,6 +129,7 @@ def cut_rollout(rollout: RolloutSequence, length: int, state: Any, **numbers: Te
         else cut(observations, length),
         cut(rollout.actions, length),
         cut(rollout.episode_starts, length),
+        None if rollout.action_masks is None else cut(rollout.action_masks, length),
         state,
         **{name: cut(tensor, length) for name, tensor in numbers.items()},
     )
@@ -135,7 +139,9 @@ def select(whole: Minibatch, rows: Tensor) -> Minibatch:
     """Some of the sequences, by their numbers ``[N]``."""
     observations = whole.observations
     parts = {
-        name: part[:, rows] for name, part in whole._asdict().items() if name not in ("observations", "state")
+        name: None if part is None else part[:, rows]
+        for name, part in whole._asdict().items()
+        if name not in ("observations", "state")
     }
     return Minibatch(
         observations={key: part[:, rows] for key, part in observations.items()}

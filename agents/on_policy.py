@@ -22,6 +22,7 @@ from torch import Tensor
 
 from mnm_rl.agents.arguments import check_base_settings, check_device, check_dictionary, check_learn, made_env
 from mnm_rl.agents.buffers import SequenceRolloutBuffer
+from mnm_rl.agents.masks import ask_for_masks, chosen_masking, mask_parts
 from mnm_rl.agents.policies import (
     RecurrentActorCriticCnnPolicy,
     RecurrentActorCriticPolicy,
@@ -118,6 +119,7 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
     rollout_buffer: SequenceRolloutBuffer  # pyright: ignore[reportIncompatibleVariableOverride]
     last_update: dict[str, float]
     """Numbers of the last update, by name."""
+    _use_masking = False
 
     def __init__(
         self,
@@ -208,8 +210,19 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
         tb_log_name: str = "run",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
+        use_masking: bool | None = None,
     ) -> Self:
         """Train for ``total_timesteps`` more environment steps; see the base class.
+
+        Args:
+            total_timesteps: steps of single environments.
+            callback: called at every step.
+            log_interval: updates between two entries of the log.
+            tb_log_name: name of the run for TensorBoard.
+            reset_num_timesteps: count the steps from 0.
+            progress_bar: show one.
+            use_masking: choose only actions that the environment's ``action_masks()`` allows, as
+                sb3-contrib's ``MaskablePPO``; where it has such a method, if not given.
 
         Raises:
             ValueError: an argument has a value that is not allowed, or the agent has no environment; nothing
@@ -220,9 +233,22 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
         check_learn(
             *(self, total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
         )
+        assert self.env is not None
+        self._use_masking = chosen_masking(self.env, use_masking)
         return super().learn(
             total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
         )
+
+    def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        observation: Any,
+        state: tuple[NDArray[Any], ...] | None = None,
+        episode_start: NDArray[Any] | None = None,
+        deterministic: bool = False,
+        action_masks: NDArray[Any] | None = None,
+    ) -> tuple[NDArray[Any], tuple[NDArray[Any], ...] | None]:
+        """Choose actions; see :meth:`mnm_rl.agents.RecurrentActorCriticPolicy.predict`."""
+        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -240,7 +266,8 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
         self.policy.check_parameters()
         self.policy.set_training_mode(False)
         self.mark_rollout_start()
-        buffer.start(self.core_state)
+        mask_size = sum(mask_parts(self.action_space)) if self._use_masking else None
+        buffer.start(self.core_state, *[] if mask_size is None else [mask_size])
         callback.on_rollout_start()
         with self.policy.core.acting():
             if not self._act(env, callback, buffer, n_rollout_steps):
@@ -288,10 +315,11 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
         """The steps of a rollout; false if the callback ended the training."""
         for step in range(n_rollout_steps):
             obs, episode_starts = self._last_obs, self._last_episode_starts
-            actions, state = self.policy.act(obs, self.core_state, episode_starts)  # pyright: ignore
+            masks = {"action_masks": ask_for_masks(env)} if self._use_masking else {}
+            actions, state = self.policy.act(obs, self.core_state, episode_starts, **masks)  # pyright: ignore
             new_obs, rewards, dones, infos = env.step(self.policy.clip_actions(actions))
             self.num_timesteps += env.num_envs
-            rollout_buffer.add(obs, actions, rewards, episode_starts)  # pyright: ignore
+            rollout_buffer.add(obs, actions, rewards, episode_starts, **masks)  # pyright: ignore
             self._last_obs, self._last_episode_starts, self.core_state = new_obs, dones, state  # pyright: ignore
             callback.update_locals(locals())
             if not callback.on_step():
@@ -359,7 +387,7 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
         super()._update_learning_rate(optimizers)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_scheduled_rate"]
+        return [*super()._excluded_save_params(), "_scheduled_rate", "_use_masking"]
 
     def _add_terminal_values(
         self, rewards: NDArray[np.float32], dones: NDArray[np.bool_], infos: list[dict[str, Any]]

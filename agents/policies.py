@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from mnm_rl.agents.buffers import Observations
 from mnm_rl.agents.distributions import ActionDistribution, DiagonalGaussian, make_distribution
+from mnm_rl.agents.masks import checked_masks
 from mnm_rl.agents.policy_core import CoreSettings, actor_and_critic, head_inputs
 from mnm_rl.agents.policy_settings import check_policy_settings, renamed
 from mnm_rl.agents.spaces import check_extractor, check_observation, first_numbers
@@ -181,6 +182,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         state: Any,
         episode_starts: NDArray[np.bool_],
         deterministic: bool = False,
+        action_masks: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[Any], Any]:
         """Choose actions for one step of B environments; neither values nor probabilities are computed.
 
@@ -189,6 +191,8 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             state: recurrent state before the step.
             episode_starts: ``[B]``; where true the state is replaced by the initial one.
             deterministic: take the most likely action instead of drawing one.
+            action_masks: what is allowed, ``[B, M]`` (see :mod:`mnm_rl.agents.masks`); everything if not
+                given.
 
         Returns:
             actions ``[B, *action_shape]``, not clipped to the action space and counted from 0 (see
@@ -203,7 +207,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         device = self.value_net.weight.device
         tensors = obs_as_tensor(observation, device)  # pyright: ignore[reportArgumentType]
         starts = torch.as_tensor(episode_starts, device=device) if episode_starts.any() else None
-        actions, _, state = self._choose(tensors, state, starts, deterministic)
+        actions, _, state = self._choose(tensors, state, starts, deterministic, self._masks(action_masks))
         return actions, state
 
     def check_parameters(self) -> None:
@@ -215,7 +219,12 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
                 raise ValueError(f"The policy's parameter {name} is not finite.")
 
     def evaluate_sequence(
-        self, observations: PyTorchObs, actions: Tensor, state: Any, episode_starts: Tensor
+        self,
+        observations: PyTorchObs,
+        actions: Tensor,
+        state: Any,
+        episode_starts: Tensor,
+        action_masks: Tensor | None = None,
     ) -> SequenceEvaluation:
         """Run whole sequences through the core in one call.
 
@@ -224,13 +233,14 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             actions: ``[T, B, *action_shape]``.
             state: recurrent state before the first step.
             episode_starts: boolean ``[T, B]``.
+            action_masks: what was allowed, boolean ``[T, B, M]``; everything if not given.
 
         Raises:
             ValueError: the state is not one of this core for B environments.
         """
         state = self.checked_state(state, episode_starts.shape[1])
         output = self.core(self._sequence_features(observations, episode_starts), state, episode_starts)
-        parameters = self.action_parameters(output.outputs)
+        parameters = self.action_parameters(output.outputs, action_masks)
         return SequenceEvaluation(
             values=self.values(output.outputs),
             log_probs=self.distribution.log_prob(parameters, actions),
@@ -240,10 +250,16 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             state=output.state,
         )
 
-    def action_parameters(self, outputs: Tensor) -> Tensor:
-        """Numbers of the distribution over actions, ``[..., A]``, from outputs of the core ``[..., O]``."""
+    def action_parameters(self, outputs: Tensor, action_masks: Tensor | None = None) -> Tensor:
+        """Numbers of the distribution over actions, ``[..., A]``.
+
+        Args:
+            outputs: of the core, ``[..., O]``.
+            action_masks: what is allowed, boolean ``[..., M]``; everything if not given.
+        """
         actor, _ = actor_and_critic(self.core, outputs)
-        return self.action_net(self.mlp_extractor.forward_actor(actor))
+        parameters = self.action_net(self.mlp_extractor.forward_actor(actor))
+        return parameters if action_masks is None else self.distribution.masked(parameters, action_masks)
 
     def values(self, outputs: Tensor) -> Tensor:
         """Values ``[...]`` from outputs of the core ``[..., O]``."""
@@ -262,7 +278,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         return self.values(outputs)
 
     def get_distribution(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, obs: PyTorchObs, state: Any, episode_starts: Tensor
+        self, obs: PyTorchObs, state: Any, episode_starts: Tensor, action_masks: Tensor | None = None
     ) -> tuple[Distribution, Any]:
         """Stable-Baselines3's distribution over the actions of one step, and the state after it.
 
@@ -272,11 +288,17 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             ValueError: the state is not one of this core for B environments.
         """
         outputs, state = self._checked_step(obs, state, episode_starts)
-        actor, _ = actor_and_critic(self.core, outputs)
-        return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(actor)), state
+        parameters = self.action_parameters(outputs, action_masks)
+        further = (self.log_std,) if isinstance(self.action_space, spaces.Box) else ()
+        return self.action_dist.proba_distribution(parameters, *further), state
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, obs: PyTorchObs, state: Any, episode_starts: Tensor, deterministic: bool = False
+        self,
+        obs: PyTorchObs,
+        state: Any,
+        episode_starts: Tensor,
+        deterministic: bool = False,
+        action_masks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Any]:
         """One step: actions ``[B, *action_shape]``, values ``[B]``, log-probabilities ``[B]``, state.
 
@@ -286,15 +308,20 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             ValueError: the state is not one of this core for B environments.
         """
         outputs, state = self._checked_step(obs, state, episode_starts)
-        parameters = self.action_parameters(outputs)
+        parameters = self.action_parameters(outputs, action_masks)
         actions = self._pick(parameters, deterministic)
         return actions, self.values(outputs), self.distribution.log_prob(parameters, actions), state
 
     def evaluate_actions(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, obs: PyTorchObs, actions: Tensor, state: Any, episode_starts: Tensor
+        self,
+        obs: PyTorchObs,
+        actions: Tensor,
+        state: Any,
+        episode_starts: Tensor,
+        action_masks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Values, log-probabilities and entropy ``[T, B]`` of sequences; see :meth:`evaluate_sequence`."""
-        evaluation = self.evaluate_sequence(obs, actions, state, episode_starts)
+        evaluation = self.evaluate_sequence(obs, actions, state, episode_starts, action_masks)
         return evaluation.values, evaluation.log_probs, evaluation.entropy
 
     def predict(
@@ -303,6 +330,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         state: tuple[NDArray[Any], ...] | None = None,
         episode_start: NDArray[Any] | None = None,
         deterministic: bool = False,
+        action_masks: NDArray[Any] | None = None,
     ) -> tuple[NDArray[Any], tuple[NDArray[Any], ...] | None]:
         """Choose actions; the state comes and goes as a tuple of numpy arrays, each ``[B, ...]``.
 
@@ -311,13 +339,16 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             state: what the last call returned; ``None`` at the start.
             episode_start: ``[B]``; where true the state is replaced by the initial one.
             deterministic: take the most likely action instead of drawing one.
+            action_masks: what is allowed, ``[B, M]`` or ``[M]`` for one observation, as the environment's
+                ``action_masks()`` gives it; everything if not given.
 
         Returns:
             actions as the environment takes them, arrays also for one observation, and the state.
 
         Raises:
-            ValueError: the state or ``episode_start`` is not one for so many environments, or an observation
-                is not one of the space or not finite, or what Gymnasium's ``reset()`` returns, with the info.
+            ValueError: the state, ``episode_start`` or ``action_masks`` is not one for so many environments,
+                or an observation is not one of the space or not finite, or what Gymnasium's ``reset()``
+                returns, with the info.
         """
         if isinstance(observation, tuple):
             raise ValueError(
@@ -329,12 +360,15 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         tensors, is_batch = self.obs_to_tensor(observation)
         batch_size = len(next(iter(tensors.values())) if isinstance(tensors, dict) else tensors)
         starts = _starts(episode_start, batch_size)
+        if action_masks is not None:
+            action_masks = checked_masks(action_masks, self.action_space, batch_size)
         with torch.no_grad():
             chosen, parameters, new_state = self._choose(
                 tensors,
                 self.state_from_arrays(state, batch_size),
                 torch.tensor(starts, device=self.device),
                 deterministic,
+                self._masks(action_masks),
             )
         # Numbers that are not finite still have a largest one, which would be an action.
         if not _is_finite(parameters.cpu().numpy()):
@@ -416,12 +450,24 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
                     return False
         return len(grown) <= 1
 
+    def _masks(self, action_masks: NDArray[np.bool_] | None) -> Tensor | None:
+        return (
+            None
+            if action_masks is None
+            else torch.as_tensor(action_masks, device=self.value_net.weight.device)
+        )
+
     def _choose(
-        self, obs: PyTorchObs, state: Any, episode_starts: Tensor | None, deterministic: bool
+        self,
+        obs: PyTorchObs,
+        state: Any,
+        episode_starts: Tensor | None,
+        deterministic: bool,
+        action_masks: Tensor | None,
     ) -> tuple[NDArray[Any], Tensor, Any]:
         """Actions, the numbers that they were drawn from, and the state after the step."""
         outputs, state = self._step(obs, state, episode_starts)
-        parameters = self.action_parameters(outputs)
+        parameters = self.action_parameters(outputs, action_masks)
         actions = self._pick(parameters, deterministic).cpu().numpy()
         if actions.dtype.kind == "f" and not _is_finite(actions):
             raise ValueError(NOT_FINITE)

@@ -263,7 +263,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
             states.append(self.policy.checked_state(state, self.n_envs))
             part = steps_between(rollout, start, start + length)
             evaluation = self.policy.evaluate_sequence(
-                part.observations, part.actions, state, part.episode_starts
+                part.observations, part.actions, state, part.episode_starts, part.action_masks
             )
             log_probs.append(evaluation.log_probs)
             values.append(evaluation.values)
@@ -293,7 +293,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
     def _losses(self, batch: Minibatch, clips: ClipRanges) -> tuple[Losses, Tensor]:
         """The parts of the loss, and ``log r``, ``[L, N]``."""
         evaluation = self.policy.evaluate_sequence(
-            batch.observations, batch.actions, batch.state, batch.episode_starts
+            batch.observations, batch.actions, batch.state, batch.episode_starts, batch.action_masks
         )
         advantages = batch.advantages
         if self.normalize_advantage and advantages.numel() > 1:
@@ -359,10 +359,17 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         tb_log_name: str = "RecurrentPPO",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
+        use_masking: bool | None = None,
     ) -> Self:
         """Train for ``total_timesteps`` more environment steps; see the base class."""
         return super().learn(
-            total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
+            total_timesteps,
+            callback,
+            log_interval,
+            tb_log_name,
+            reset_num_timesteps,
+            progress_bar,
+            use_masking,
         )
 
     def _check_numbers(self) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv
 
+from mnm_rl.agents.masks import MaskedPlayer
 from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from mnm_rl.envs import MazeVecEnv
 from mnm_rl.envs.phases import Phases, episode_phases
@@ -62,7 +63,7 @@ def evaluate_agent(
             tick(int(variables["episode_counts"].sum()))
 
     returns, _ = evaluate_policy(
-        agent,  # pyright: ignore[reportArgumentType]
+        MaskedPlayer(agent, env),  # pyright: ignore[reportArgumentType]
         env,
         n_eval_episodes=episodes,
         deterministic=deterministic,
