@@ -4,11 +4,13 @@ RecurrentA2C, RecurrentPPO    the algorithms
 RecurrentActorCriticPolicy    features, core, heads for action and value ("MlpPolicy", "CnnPolicy", ...)
 SequenceRolloutBuffer         what a rollout stores
 ActingStep                    one step as a module of tensors, for torch.jit.trace and other exports
+FlatSpaces                    an environment with Tuple or nested spaces as a flat one
 """
 
 from mnm_rl.agents.a2c import RecurrentA2C
 from mnm_rl.agents.acting_step import ActingStep
 from mnm_rl.agents.buffers import SequenceRolloutBuffer
+from mnm_rl.agents.flattening import FlatSpaces
 from mnm_rl.agents.policies import (
     RecurrentActorCriticCnnPolicy,
     RecurrentActorCriticPolicy,
@@ -18,6 +20,7 @@ from mnm_rl.agents.ppo import RecurrentPPO
 
 __all__ = [
     "ActingStep",
+    "FlatSpaces",
     "RecurrentA2C",
     "RecurrentActorCriticCnnPolicy",
     "RecurrentActorCriticPolicy",

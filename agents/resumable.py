@@ -15,6 +15,7 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import VecEnv
 
 from mnm_rl.agents.arguments import (
     check_can_be_saved,
@@ -34,6 +35,7 @@ from mnm_rl.agents.checkpoint import (
     set_env_state,
     set_random_state,
 )
+from mnm_rl.agents.flattening import flattened
 from mnm_rl.agents.policies import RecurrentActorCriticPolicy, state_to_arrays
 from mnm_rl.agents.safe_loading import read_untrusted
 from mnm_rl.cores import CoreChoice
@@ -188,6 +190,11 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
             )
         with one_line_errors():
             super().set_env(env, force_reset)
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        """See base class, which refuses Tuple and nested spaces."""
+        return OnPolicyAlgorithm._wrap_env(flattened(env), verbose, monitor_wrapper)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "core_state", "guard", "_rollout_start"]

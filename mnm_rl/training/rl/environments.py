@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import re
 import signal
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
+from mnm_rl.agents.flattening import flattened
 from mnm_rl.envs import MazeRules, MazeVecEnv
 from mnm_rl.sizes import check_fits
 from mnm_rl.training.options import parse_json_object
@@ -22,6 +22,8 @@ from mnm_rl.training.rl.minigrid import Mission, SymbolicVector, is_minigrid
 
 MAZE_ID = re.compile(r"^(?:mnm_rl:)?MNMMaze-(\d+)x(\d+)$")
 
+MODULES = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid", "popgym-": "popgym"}
+"""How ids begin -> the module that registers them."""
 ENV_BYTES, PROCESS_BYTES = 1000, 10 * 2**20
 """What an environment in its wrappers, or a process with one, needs at least."""
 
@@ -103,11 +105,9 @@ def make_env(config: EnvConfig, n_envs: int) -> VecEnv:
     if is_maze(config.env):
         return MazeVecEnv(n_envs, **maze_arguments(config), render_mode="rgb_array")
     check_fits(n_envs * (PROCESS_BYTES if config.subprocesses else ENV_BYTES), f"n_envs {n_envs}")
-    if config.env.startswith(("MiniGrid-", "BabyAI-")):
-        importlib.import_module("minigrid")
     try:
         return make_vec_env(
-            config.env,
+            _with_module(config.env),
             n_envs,
             env_kwargs=parse_json_object(config.env_kwargs, "env_kwargs"),
             wrapper_class=_wrap,  # pyright: ignore[reportArgumentType]
@@ -123,6 +123,12 @@ def make_env(config: EnvConfig, n_envs: int) -> VecEnv:
     except Exception as error:
         reason = (str(error) or type(error).__name__).rstrip(".")
         raise ValueError(f"The environment {config.env!r} cannot be made: {reason}.") from error
+
+
+def _with_module(env_id: str) -> str:
+    """The id, with the module that registers it where that is known; Gymnasium imports it, in any process."""
+    module = next((module for start, module in MODULES.items() if env_id.startswith(start)), None)
+    return env_id if module is None else f"{module}:{env_id}"
 
 
 def _wrap(
@@ -142,6 +148,7 @@ def _wrap(
         env = SymbolicVector(env, mission, bool(direction))
     elif mission is not None or direction is not None:
         raise ValueError("mission and direction are options of MiniGrid's environments")
+    env = flattened(env)
     return DropObservations(env, dropped) if dropped else env
 
 
