@@ -4,6 +4,7 @@ RecurrentA2C, RecurrentPPO    the algorithms
 RecurrentActorCriticPolicy    features, core, heads for action and value ("MlpPolicy", "CnnPolicy", ...)
 SequenceRolloutBuffer         what a rollout stores
 ActingStep                    one step as a module of tensors, for torch.jit.trace and other exports
+PreviousActionReward          a VecEnv that shows the previous action and reward
 FlatSpaces                    an environment with Tuple or nested spaces as a flat one
 """
 
@@ -17,10 +18,12 @@ from mnm_rl.agents.policies import (
     RecurrentMultiInputActorCriticPolicy,
 )
 from mnm_rl.agents.ppo import RecurrentPPO
+from mnm_rl.agents.wrappers import PreviousActionReward
 
 __all__ = [
     "ActingStep",
     "FlatSpaces",
+    "PreviousActionReward",
     "RecurrentA2C",
     "RecurrentActorCriticCnnPolicy",
     "RecurrentActorCriticPolicy",

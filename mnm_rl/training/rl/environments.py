@@ -15,6 +15,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from mnm_rl.agents.flattening import flattened
+from mnm_rl.agents.wrappers import PreviousActionReward
 from mnm_rl.envs import MazeRules, MazeVecEnv
 from mnm_rl.sizes import check_fits
 from mnm_rl.training.options import parse_json_object
@@ -38,7 +39,9 @@ class EnvConfig:
     env_kwargs: str = "{}"
     """Arguments of the environment, as JSON: '{"relocation": "2019"}'."""
     previous_action: bool | None = None
-    """The maze only: observe the previous action, which learns faster (yes, if not given)."""
+    """Observe the previous action. The maze: yes, if not given, which learns faster; others: no."""
+    previous_reward: bool = False
+    """Observe the previous reward, which the maze always shows."""
     drop_observations: str = ""
     """Numbers of a vector observation to hide, such as 1,3 (the velocities of CartPole)."""
     reward_scale: float = 1.0
@@ -62,8 +65,8 @@ class EnvConfig:
                 raise ValueError("mission and direction are options of MiniGrid, not of the maze.")
             if self.subprocesses or self.drop_observations or self.reward_scale != 1:
                 raise ValueError("subprocesses, drop_observations and reward_scale are not for the maze.")
-        elif self.previous_action is not None:
-            raise ValueError(f"previous_action is an option of the maze (MNMMaze-9x9), not of {self.env}.")
+            if self.previous_reward:
+                raise ValueError("The maze always shows the previous reward; leave out previous_reward.")
 
 
 def is_maze(env_id: str) -> bool:
@@ -106,7 +109,7 @@ def make_env(config: EnvConfig, n_envs: int) -> VecEnv:
         return MazeVecEnv(n_envs, **maze_arguments(config), render_mode="rgb_array")
     check_fits(n_envs * (PROCESS_BYTES if config.subprocesses else ENV_BYTES), f"n_envs {n_envs}")
     try:
-        return make_vec_env(
+        env = make_vec_env(
             _with_module(config.env),
             n_envs,
             env_kwargs=parse_json_object(config.env_kwargs, "env_kwargs"),
@@ -119,6 +122,9 @@ def make_env(config: EnvConfig, n_envs: int) -> VecEnv:
             },
             vec_env_cls=SubprocVecEnv if config.subprocesses else DummyVecEnv,
         )
+        if config.previous_action or config.previous_reward:
+            env = PreviousActionReward(env, bool(config.previous_action), config.previous_reward)
+        return env
     # Environments check their arguments each in its own way, or not at all.
     except Exception as error:
         reason = (str(error) or type(error).__name__).rstrip(".")
