@@ -91,9 +91,8 @@ def test_actions_and_rewards_are_observed(observation, action):
     assert isinstance(space, spaces.Dict) == (observation in ("dict", "image"))
     if isinstance(last, dict):
         key = "observation" if observation == "image" else "a"
-        assert (
-            last[key].shape == (plain.observation_space[key] if key == "a" else plain.observation_space).shape
-        )  # pyright: ignore
+        whole: Any = plain.observation_space
+        assert last[key].shape == (whole[key] if key == "a" else whole).shape
 
 
 def test_the_observation_itself_stays():
@@ -123,6 +122,14 @@ def test_a_run_that_goes_on_is_the_same(algorithm, tmp_path):
     assert np.array_equal(again._last_obs, whole._last_obs)
 
 
+def test_a_tuple_is_made_flat():
+    space = spaces.Tuple([OBSERVATIONS["vector"], spaces.Discrete(2)])
+    env = PreviousActionReward(DummyVecEnv([lambda: Counted(space, spaces.Discrete(2), 0, 2)]))
+    env.reset()
+    observation: Any = env.step(np.array([1]))[0]
+    assert observation[0, 5:].tolist() == [0, 1, 1]
+
+
 def test_options_of_the_commands():
     env = make_env(EnvConfig(env="CartPole-v1", previous_action=True, previous_reward=True), 2)
     assert env.observation_space.shape == (4 + 2 + 1,)
@@ -139,6 +146,7 @@ def test_what_it_cannot_do_is_named():
         PreviousActionReward(batch(), action=False, reward=False)
     with pytest.raises(ValueError, match="have previous_action already"):
         PreviousActionReward(PreviousActionReward(batch("dict")), reward=False)
-    words = DummyVecEnv([lambda: Counted(spaces.Tuple([spaces.Discrete(2)]), spaces.Discrete(2), 0, 2)])
+    words = batch()
+    words.observation_space = spaces.Text(3)
     with pytest.raises(ValueError, match="cannot be added to observations"):
         PreviousActionReward(words)
