@@ -6,14 +6,16 @@ import multiprocessing
 import re
 import signal
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
+from mnm_rl.agents.arguments import one_line
 from mnm_rl.agents.flattening import flattened
 from mnm_rl.agents.wrappers import PreviousActionReward
 from mnm_rl.envs import MazeRules, MazeVecEnv
@@ -46,6 +48,9 @@ class EnvConfig:
     """Numbers of a vector observation to hide, such as 1,3 (the velocities of CartPole)."""
     reward_scale: float = 1.0
     """Learn from rewards times this number; what is shown stays as it is. Not for the maze."""
+    normalize: Literal["none", "observations", "rewards", "both"] | None = None
+    """Bring observations, rewards or both to a common scale, by statistics of the run so far (none, if not
+    given). What is shown stays as it is. Not for the maze."""
     mission: Mission | None = None
     """MiniGrid only: observe the words of the mission, or drop it; words where it varies, if not given."""
     direction: bool | None = None
@@ -65,6 +70,8 @@ class EnvConfig:
                 raise ValueError("mission and direction are options of MiniGrid, not of the maze.")
             if self.subprocesses or self.drop_observations or self.reward_scale != 1:
                 raise ValueError("subprocesses, drop_observations and reward_scale are not for the maze.")
+            if self.normalize not in (None, "none"):
+                raise ValueError("normalize is not for the maze.")
             if self.previous_reward:
                 raise ValueError("The maze always shows the previous reward; leave out previous_reward.")
 
@@ -129,6 +136,38 @@ def make_env(config: EnvConfig, n_envs: int) -> VecEnv:
     except Exception as error:
         reason = (str(error) or type(error).__name__).rstrip(".")
         raise ValueError(f"The environment {config.env!r} cannot be made: {reason}.") from error
+
+
+def normalized_env(config: EnvConfig, env: VecEnv, discount: float) -> VecEnv:
+    """The environments of a run as they are trained in: with ``normalize``, in a VecNormalize.
+
+    Args:
+        config: the run's.
+        env: by :func:`make_env`.
+        discount: of the returns by whose spread rewards are divided.
+
+    Raises:
+        ValueError: the observations are no numbers, or images.
+    """
+    if config.normalize in (None, "none"):
+        return env
+    observations, rewards = config.normalize != "rewards", config.normalize != "observations"
+    keys = None
+    space = env.observation_space
+    if observations and isinstance(space, spaces.Dict):
+        keys = [key for key, part in space.spaces.items() if _is_numbers(part)]
+    if observations and not (keys or _is_numbers(space)):
+        raise ValueError(
+            f"The observations of {config.env} are no numbers that could be normalised: {one_line(space)}; "
+            "give --normalize rewards or none."
+        )
+    return VecNormalize(
+        env, norm_obs=observations, norm_reward=rewards, gamma=discount, clip_obs=10.0, norm_obs_keys=keys
+    )
+
+
+def _is_numbers(space: spaces.Space) -> bool:
+    return isinstance(space, spaces.Box) and not is_image_space(space)
 
 
 def _with_module(env_id: str) -> str:
