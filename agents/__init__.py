@@ -4,20 +4,26 @@ RecurrentA2C, RecurrentPPO    the algorithms
 RecurrentActorCriticPolicy    features, core, heads for action and value ("MlpPolicy", "CnnPolicy", ...)
 SequenceRolloutBuffer         what a rollout stores
 ActingStep                    one step as a module of tensors, for torch.jit.trace and other exports
+PreviousActionReward          a VecEnv that shows the previous action and reward
+FlatSpaces                    an environment with Tuple or nested spaces as a flat one
 """
 
 from mnm_rl.agents.a2c import RecurrentA2C
 from mnm_rl.agents.acting_step import ActingStep
 from mnm_rl.agents.buffers import SequenceRolloutBuffer
+from mnm_rl.agents.flattening import FlatSpaces
 from mnm_rl.agents.policies import (
     RecurrentActorCriticCnnPolicy,
     RecurrentActorCriticPolicy,
     RecurrentMultiInputActorCriticPolicy,
 )
 from mnm_rl.agents.ppo import RecurrentPPO
+from mnm_rl.agents.wrappers import PreviousActionReward
 
 __all__ = [
     "ActingStep",
+    "FlatSpaces",
+    "PreviousActionReward",
     "RecurrentA2C",
     "RecurrentActorCriticCnnPolicy",
     "RecurrentActorCriticPolicy",

@@ -18,6 +18,7 @@ import torch
 from stable_baselines3.common.save_util import json_to_data
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack, VecMonitor, VecNormalize
 
+from mnm_rl.agents.normalization import SETTINGS, check_saved, normalization_of
 from mnm_rl.agents.safe_loading import (
     AnotherAlgorithmError,
     check_algorithm,
@@ -53,21 +54,32 @@ def set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all([torch.from_numpy(part) for part in state["cuda"]])
 
 
-def env_state(env: VecEnv) -> list[Any] | None:
-    """State of an environment that offers ``get_state``, and of its wrappers; ``None`` if it does not."""
+def saves_its_state(env: VecEnv) -> bool:
+    """Whether an environment offers ``get_state``, so that a run can go on exactly where it was."""
+    return hasattr(env.unwrapped, "get_state")
+
+
+def env_state(env: VecEnv) -> list[Any]:
+    """State of an environment and of its wrappers.
+
+    Returns:
+        (class, its attributes) of each wrapper, from outside, then what ``get_state`` says. Without
+        ``get_state``: of the wrappers the statistics and settings of VecNormalize only, then ``None``.
+    """
     states: list[Any] = []
+    whole = saves_its_state(env)
     while isinstance(env, VecEnvWrapper):
-        attributes = {
-            name: copy.deepcopy(getattr(env, name)) for name in _wrapper_attributes(env) if hasattr(env, name)
-        }
+        names = _wrapper_attributes(env) if whole else ()
+        attributes = {name: copy.deepcopy(getattr(env, name)) for name in names if hasattr(env, name)}
+        if isinstance(env, VecNormalize):
+            attributes |= normalization_of(env)
         states.append((type(env).__name__, attributes))
         env = env.venv
-    get_state = getattr(env, "get_state", None)
-    return None if get_state is None else [*states, get_state()]
+    return [*states, env.get_state() if whole else None]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def set_env_state(env: VecEnv, states: list[Any]) -> None:
-    """The inverse of :func:`env_state`.
+    """The inverse of :func:`env_state`; of an environment without ``set_state`` see :func:`set_statistics`.
 
     Raises:
         ValueError: the environment has other wrappers than the one whose state it is, or wrappers without
@@ -80,10 +92,13 @@ def set_env_state(env: VecEnv, states: list[Any]) -> None:
     if [name for name, _ in states[:-1]] != [type(wrapper).__name__ for wrapper in wrappers]:
         raise ValueError("The environment has other wrappers than the one that the run was saved with.")
     for wrapper, (_, attributes) in zip(wrappers, states[:-1], strict=True):
-        unknown = sorted(set(attributes) - set(_wrapper_attributes(wrapper)))
-        if unknown:
+        own = _wrapper_attributes(wrapper)
+        settings = SETTINGS if isinstance(wrapper, VecNormalize) else ()
+        if unknown := sorted(set(attributes) - {*own, *settings}):
             raise ValueError(f"A {type(wrapper).__name__} has no state {', '.join(map(str, unknown))}.")
-        vars(wrapper).update(copy.deepcopy(attributes))
+        if isinstance(wrapper, VecNormalize):
+            check_saved(attributes, wrapper.venv.observation_space)
+        vars(wrapper).update({name: copy.deepcopy(attributes[name]) for name in own if name in attributes})
     env.set_state(states[-1])  # pyright: ignore[reportAttributeAccessIssue]
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from mnm_rl.agents.arguments import check_base_settings, check_device, check_dictionary, check_learn, made_env
 from mnm_rl.agents.buffers import SequenceRolloutBuffer
+from mnm_rl.agents.flattening import flattened
 from mnm_rl.agents.masks import ask_for_masks, chosen_masking, mask_parts
 from mnm_rl.agents.policies import (
     RecurrentActorCriticCnnPolicy,
@@ -170,7 +171,7 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
         if env is None and _init_setup_model:
             raise ValueError("env must not be None, but where load() makes the agent.")
         if env is not None:
-            env = made_env(env, verbose)
+            env = flattened(made_env(env, verbose))
             check_spaces(env.observation_space, env.action_space)
         self.last_update = {}
         super().__init__(

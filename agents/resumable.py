@@ -13,8 +13,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import is_wrapped
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.utils import check_for_correct_spaces
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, unwrap_vec_normalize
 
 from mnm_rl.agents.arguments import (
     check_can_be_saved,
@@ -23,6 +27,7 @@ from mnm_rl.agents.arguments import (
     check_env,
     check_path,
     check_seed,
+    made_env,
     one_line_errors,
 )
 from mnm_rl.agents.checkpoint import (
@@ -31,8 +36,17 @@ from mnm_rl.agents.checkpoint import (
     env_state,
     random_state,
     saved_names,
+    saves_its_state,
     set_env_state,
     set_random_state,
+)
+from mnm_rl.agents.flattening import flattened
+from mnm_rl.agents.normalization import (
+    check_saved,
+    normalization_of,
+    normalized,
+    saved_normalization,
+    set_statistics,
 )
 from mnm_rl.agents.policies import RecurrentActorCriticPolicy, state_to_arrays
 from mnm_rl.agents.safe_loading import read_untrusted
@@ -121,6 +135,10 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         on as if the run had not been stopped: random generators and recurrent state are put back, and the
         state of environments that offer ``set_state``. Otherwise the environment starts new episodes.
 
+        The statistics of ``VecNormalize`` are saved with the agent, whatever the environment. They are put
+        back with ``force_reset=False``, and otherwise into a ``VecNormalize`` that has none yet;
+        :meth:`normalize_env` wraps an environment in which the agent is to be evaluated.
+
         Args:
             path: file or file-like object.
             env: the environment to go on with; not needed for ``predict``.
@@ -155,8 +173,11 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
             agent = super().load(
                 source, env, device, custom_objects, print_system_info, force_reset=force_reset, **kwargs
             )
-            if env is not None and not force_reset and agent._run_state is not None:
-                restore_run_state(agent, agent._run_state)
+            if agent.env is not None and agent._run_state is not None:
+                if force_reset:
+                    set_statistics(agent.env, saved_normalization(agent._run_state), only_if_new=True)
+                else:
+                    restore_run_state(agent, agent._run_state)
             if agent._run_state is not None:
                 agent.guard.load_state_dict(agent._run_state["guard"])
             if not trusted:
@@ -189,13 +210,52 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         with one_line_errors():
             super().set_env(env, force_reset)
 
+    def normalize_env(self, env: GymEnv | str) -> VecEnv:
+        """An environment for evaluation, with the observations normalised as the agent knows them.
+
+        An agent that was trained in ``VecNormalize`` plays badly on observations as they are. This wraps an
+        environment in a ``VecNormalize`` with the agent's statistics, which do not change any more; rewards
+        stay as they are. An agent that was trained without gets the environment as a VecEnv, nothing else::
+
+            agent = RecurrentPPO.load("agent.zip")
+            evaluate_policy(agent, agent.normalize_env("Pendulum-v1"))
+
+        Args:
+            env: as the agent's was before ``VecNormalize``, or its id.
+
+        Raises:
+            ValueError: it has other spaces, or is one that has been normalised already.
+            TypeError: it is no environment.
+        """
+        env = flattened(made_env(env, 0))
+        if not isinstance(env, VecEnv):
+            monitored = env if is_wrapped(env, Monitor) else Monitor(env)
+            env = DummyVecEnv([lambda: monitored])
+        if unwrap_vec_normalize(env) is not None:
+            raise ValueError("env is in a VecNormalize already; give it without.")
+        own = None if self.env is None else unwrap_vec_normalize(self.env)
+        saved = saved_normalization(self._run_state) if own is None else normalization_of(own)
+        with one_line_errors():
+            # Stable-Baselines3 moves the channels of images only now, as in training.
+            wrapped = self._wrap_env(normalized(env, saved))
+            check_for_correct_spaces(wrapped, self.observation_space, self.action_space)
+        return wrapped
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        """See base class, which refuses Tuple and nested spaces."""
+        return OnPolicyAlgorithm._wrap_env(flattened(env), verbose, monitor_wrapper)
+
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "core_state", "guard", "_rollout_start"]
 
     def mark_rollout_start(self) -> None:
         """To be called before a rollout: what is saved until the update stands for this moment."""
+        self._rollout_start = None
+        if self.env is None or not saves_its_state(self.env):
+            return
         attributes, state = self._present()
-        self._rollout_start = None if state["env"] is None else (attributes, state)
+        self._rollout_start = (attributes, state)
 
     def mark_update_done(self) -> None:
         """To be called after an update: what is saved now stands for the present."""
@@ -250,6 +310,8 @@ def _check_values(agent: ResumableAlgorithm) -> None:
     for name, allowed in kinds.items():
         if not isinstance(value := getattr(agent, name), allowed):
             raise ValueError(f"its {name} cannot be of the type {type(value).__name__}.")
+    if (saved := saved_normalization(agent._run_state)) is not None:
+        check_saved(saved, agent.observation_space)
     for name, value in agent.policy.state_dict().items():
         if not value.isfinite().all():
             raise ValueError(f"its parameters are not finite, in {name}.")
@@ -276,7 +338,10 @@ def capture_run_state(agent: ResumableAlgorithm) -> dict[str, Any]:
 def restore_run_state(agent: ResumableAlgorithm, state: dict[str, Any]) -> None:
     """Put back what :func:`capture_run_state` returned, into an agent with its environment."""
     agent.core_state = agent.policy.state_from_arrays(state["core_state"], agent.n_envs)
-    if agent.env is not None and state["env"] is not None and env_state(agent.env) is not None:
-        set_env_state(agent.env, state["env"])
+    if agent.env is not None and state["env"] is not None:
+        if saves_its_state(agent.env) and state["env"][-1] is not None:
+            set_env_state(agent.env, state["env"])
+        else:
+            set_statistics(agent.env, saved_normalization(state))
     # Last, because anything before may draw random numbers.
     set_random_state(state["random"])

@@ -32,7 +32,7 @@ def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) ->
     if not all(map(_is_plain, observation_space.spaces.values() if is_dict else [observation_space])):
         raise ValueError(
             f"The observation space {one_line(observation_space)} cannot be served; what can: {known}, "
-            "and a Dict of these."
+            "and a Dict or Tuple of these."
         )
 
 

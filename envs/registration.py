@@ -1,8 +1,13 @@
-"""Make the mazes known to Gymnasium under their ids, ``MNMMaze-3x3`` to ``MNMMaze-13x13``."""
+"""Make our environments known to Gymnasium: the mazes, and the control tasks whose velocities are hidden."""
 
 from __future__ import annotations
 
+import copy
+
 import gymnasium
+from gymnasium.envs.registration import EnvSpec, WrapperSpec
+
+from mnm_rl.envs.velocities import VELOCITIES
 
 SIZES = (3, 5, 7, 9, 11, 13)
 
@@ -12,8 +17,18 @@ def env_id(size: int) -> str:
     return f"MNMMaze-{size}x{size}"
 
 
+def id_without_velocities(base: str) -> str:
+    """The id that RL Baselines3 Zoo gives to an environment without its velocities: ``CartPoleNoVel-v1``."""
+    name, _, version = base.rpartition("-")
+    return f"{name}NoVel-{version}"
+
+
 def register_envs() -> None:
-    """Register a maze of every size in ``SIZES``; safe to call again. ``import mnm_rl`` calls it."""
+    """Register a maze of every size in ``SIZES``, and the environments of ``VELOCITIES`` without these.
+
+    What has been registered under the same id, such as by RL Baselines3 Zoo, stays. Safe to call again;
+    ``import mnm_rl`` calls it.
+    """
     for size in SIZES:
         if env_id(size) not in gymnasium.registry:
             # Entry points as text: nothing of the environments is imported before it is used.
@@ -23,3 +38,23 @@ def register_envs() -> None:
                 vector_entry_point="mnm_rl.envs.vector:MazeVectorEnv",
                 kwargs={"size": size},
             )
+    for base, velocities in VELOCITIES.items():
+        hidden = id_without_velocities(base)
+        if base in gymnasium.registry and hidden not in gymnasium.registry:
+            _register_without_velocities(gymnasium.registry[base], hidden, velocities)
+
+
+def _register_without_velocities(base: EnvSpec, hidden: str, velocities: tuple[int, ...]) -> None:
+    """The same environment, time limit and arguments under another id, in a wrapper."""
+    gymnasium.register(
+        id=hidden,
+        entry_point=base.entry_point,
+        reward_threshold=base.reward_threshold,
+        max_episode_steps=base.max_episode_steps,
+        kwargs=copy.deepcopy(base.kwargs),
+        additional_wrappers=(
+            WrapperSpec(
+                "ZeroedObservations", "mnm_rl.envs.velocities:ZeroedObservations", {"zeroed": velocities}
+            ),
+        ),
+    )

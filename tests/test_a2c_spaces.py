@@ -215,16 +215,17 @@ def test_an_environment_can_be_given_by_its_id():
     assert agent.num_timesteps == 10
 
 
+BOX = spaces.Box(0, 1)
 BAD_SPACES = {
-    "tuple observation": (spaces.Tuple([spaces.Discrete(2)]), spaces.Discrete(2), "observation space"),
+    "tuple observation": (spaces.Tuple([spaces.Text(2)]), spaces.Discrete(2), "observation space"),
     "nested observation": (
-        spaces.Dict({"inner": spaces.Dict({"x": spaces.Discrete(2)})}),
+        spaces.Dict({"inner": spaces.Dict({"x": spaces.Text(2)})}),
         spaces.Discrete(2),
         "observation space",
     ),
     "text observation": (spaces.Text(3), spaces.Discrete(2), "observation space"),
-    "dict action": (spaces.Discrete(2), spaces.Dict({"x": spaces.Discrete(2)}), "action space"),
-    "tuple action": (spaces.Discrete(2), spaces.Tuple([spaces.Discrete(2)]), "action space"),
+    "dict action": (spaces.Discrete(2), spaces.Dict({"x": spaces.Text(2)}), "action space"),
+    "tuple action": (spaces.Discrete(2), spaces.Tuple([spaces.Discrete(2), BOX]), "action space"),
     "grid of choices": (spaces.Discrete(2), spaces.MultiDiscrete(np.array([[2, 3]])), "action space"),
     "grid of bits": (spaces.Discrete(2), spaces.MultiBinary([2, 3]), "action space"),
 }

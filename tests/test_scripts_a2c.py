@@ -255,7 +255,7 @@ def test_defaults_depend_on_the_environment():
         (["--env-kwargs", "size=8"], "env_kwargs must be JSON"),
         (["--env", "NoSuchThing-v0"], "The environment 'NoSuchThing-v0' cannot be made"),
         (["--env", "no_such_module:Thing-v0"], "cannot be made"),
-        (["--env", "CartPole-v1", "--previous-action", "True"], "previous_action is an option of the maze"),
+        (["--previous-reward"], "The maze always shows the previous reward"),
         (["--env", "CartPole-v1", "--drop-observations", "7"], "does not fit an observation of 4"),
         (["--env", "CartPole-v1", "--drop-observations", "x"], "must be whole numbers"),
         (["--env", "CartPole-v1", "--episodes", "7"], "use timesteps"),

@@ -42,6 +42,7 @@ def film_episode(
     Raises:
         ValueError: the environment cannot be drawn.
     """
+    env = agent.normalize_env(env)
     observation: Any = env.reset()
     state, starts = None, np.ones(1, dtype=bool)
     path, frames = [], []

@@ -13,12 +13,13 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch.utils.tensorboard import SummaryWriter
 
 from mnm_rl.agents.a2c import RecurrentA2C
-from mnm_rl.agents.checkpoint import env_state, set_random_state
+from mnm_rl.agents.checkpoint import saves_its_state, set_random_state
 from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from mnm_rl.agents.ppo import RecurrentPPO
 from mnm_rl.training.folder import AGENT, PPO_AGENT, RunKind, check_changes, open_run
 from mnm_rl.training.options import plain
 from mnm_rl.training.rl.config import CHANGEABLE, AgentConfig, config_from_dict, config_to_dict
+from mnm_rl.training.rl.environments import normalized_env
 
 ALGORITHMS: dict[str, type[RecurrentOnPolicyAlgorithm]] = {
     AGENT.name: RecurrentA2C,
@@ -28,7 +29,8 @@ ALGORITHMS: dict[str, type[RecurrentOnPolicyAlgorithm]] = {
 
 
 def make_agent(config: AgentConfig, env: VecEnv, device: str = "cpu") -> RecurrentOnPolicyAlgorithm:
-    """A new agent for the run's environment."""
+    """A new agent for the run's environment, in which it is normalised if the run says so."""
+    env = normalized_env(config, env, config.discount)
     continuous = isinstance(env.action_space, spaces.Box)
     return ALGORITHMS[config.kind.name](
         policy_name(env.observation_space),
@@ -111,13 +113,14 @@ def load_agent(
     """The agent of a run at its checkpoint, ready to go on; arguments as for :func:`read_agent`.
 
     The maze goes on exactly where it was. Other environments cannot save their state: they start new
-    episodes, which are seeded by how far the run is.
+    episodes, which are seeded by how far the run is. Statistics of normalisation go on in all of them.
 
     Raises:
         ValueError: the checkpoint is missing, incomplete, or of another core.
     """
     path = config.kind.checkpoint_of(directory)
-    resumable = env_state(env) is not None
+    env = normalized_env(config, env, config.discount)
+    resumable = saves_its_state(env)
     settings = changeable_settings(config)
     agent = ALGORITHMS[config.kind.name].load(
         path,

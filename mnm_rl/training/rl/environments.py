@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import re
 import signal
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
+from mnm_rl.agents.arguments import one_line
+from mnm_rl.agents.flattening import flattened
+from mnm_rl.agents.wrappers import PreviousActionReward
 from mnm_rl.envs import MazeRules, MazeVecEnv
 from mnm_rl.sizes import check_fits
 from mnm_rl.training.options import parse_json_object
@@ -22,6 +25,8 @@ from mnm_rl.training.rl.minigrid import Mission, SymbolicVector, is_minigrid
 
 MAZE_ID = re.compile(r"^(?:mnm_rl:)?MNMMaze-(\d+)x(\d+)$")
 
+MODULES = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid", "popgym-": "popgym"}
+"""How ids begin -> the module that registers them."""
 ENV_BYTES, PROCESS_BYTES = 1000, 10 * 2**20
 """What an environment in its wrappers, or a process with one, needs at least."""
 
@@ -36,11 +41,16 @@ class EnvConfig:
     env_kwargs: str = "{}"
     """Arguments of the environment, as JSON: '{"relocation": "2019"}'."""
     previous_action: bool | None = None
-    """The maze only: observe the previous action, which learns faster (yes, if not given)."""
+    """Observe the previous action. The maze: yes, if not given, which learns faster; others: no."""
+    previous_reward: bool = False
+    """Observe the previous reward, which the maze always shows."""
     drop_observations: str = ""
     """Numbers of a vector observation to hide, such as 1,3 (the velocities of CartPole)."""
     reward_scale: float = 1.0
     """Learn from rewards times this number; what is shown stays as it is. Not for the maze."""
+    normalize: Literal["none", "observations", "rewards", "both"] | None = None
+    """Bring observations, rewards or both to a common scale, by statistics of the run so far (none, if not
+    given). What is shown stays as it is. Not for the maze."""
     mission: Mission | None = None
     """MiniGrid only: observe the words of the mission, or drop it; words where it varies, if not given."""
     direction: bool | None = None
@@ -60,8 +70,10 @@ class EnvConfig:
                 raise ValueError("mission and direction are options of MiniGrid, not of the maze.")
             if self.subprocesses or self.drop_observations or self.reward_scale != 1:
                 raise ValueError("subprocesses, drop_observations and reward_scale are not for the maze.")
-        elif self.previous_action is not None:
-            raise ValueError(f"previous_action is an option of the maze (MNMMaze-9x9), not of {self.env}.")
+            if self.normalize not in (None, "none"):
+                raise ValueError("normalize is not for the maze.")
+            if self.previous_reward:
+                raise ValueError("The maze always shows the previous reward; leave out previous_reward.")
 
 
 def is_maze(env_id: str) -> bool:
@@ -103,11 +115,9 @@ def make_env(config: EnvConfig, n_envs: int) -> VecEnv:
     if is_maze(config.env):
         return MazeVecEnv(n_envs, **maze_arguments(config), render_mode="rgb_array")
     check_fits(n_envs * (PROCESS_BYTES if config.subprocesses else ENV_BYTES), f"n_envs {n_envs}")
-    if config.env.startswith(("MiniGrid-", "BabyAI-")):
-        importlib.import_module("minigrid")
     try:
-        return make_vec_env(
-            config.env,
+        env = make_vec_env(
+            _with_module(config.env),
             n_envs,
             env_kwargs=parse_json_object(config.env_kwargs, "env_kwargs"),
             wrapper_class=_wrap,  # pyright: ignore[reportArgumentType]
@@ -119,10 +129,51 @@ def make_env(config: EnvConfig, n_envs: int) -> VecEnv:
             },
             vec_env_cls=SubprocVecEnv if config.subprocesses else DummyVecEnv,
         )
+        if config.previous_action or config.previous_reward:
+            env = PreviousActionReward(env, bool(config.previous_action), config.previous_reward)
+        return env
     # Environments check their arguments each in its own way, or not at all.
     except Exception as error:
         reason = (str(error) or type(error).__name__).rstrip(".")
         raise ValueError(f"The environment {config.env!r} cannot be made: {reason}.") from error
+
+
+def normalized_env(config: EnvConfig, env: VecEnv, discount: float) -> VecEnv:
+    """The environments of a run as they are trained in: with ``normalize``, in a VecNormalize.
+
+    Args:
+        config: the run's.
+        env: by :func:`make_env`.
+        discount: of the returns by whose spread rewards are divided.
+
+    Raises:
+        ValueError: the observations are no numbers, or images.
+    """
+    if config.normalize in (None, "none"):
+        return env
+    observations, rewards = config.normalize != "rewards", config.normalize != "observations"
+    keys = None
+    space = env.observation_space
+    if observations and isinstance(space, spaces.Dict):
+        keys = [key for key, part in space.spaces.items() if _is_numbers(part)]
+    if observations and not (keys or _is_numbers(space)):
+        raise ValueError(
+            f"The observations of {config.env} are no numbers that could be normalised: {one_line(space)}; "
+            "give --normalize rewards or none."
+        )
+    return VecNormalize(
+        env, norm_obs=observations, norm_reward=rewards, gamma=discount, clip_obs=10.0, norm_obs_keys=keys
+    )
+
+
+def _is_numbers(space: spaces.Space) -> bool:
+    return isinstance(space, spaces.Box) and not is_image_space(space)
+
+
+def _with_module(env_id: str) -> str:
+    """The id, with the module that registers it where that is known; Gymnasium imports it, in any process."""
+    module = next((module for start, module in MODULES.items() if env_id.startswith(start)), None)
+    return env_id if module is None else f"{module}:{env_id}"
 
 
 def _wrap(
@@ -142,6 +193,7 @@ def _wrap(
         env = SymbolicVector(env, mission, bool(direction))
     elif mission is not None or direction is not None:
         raise ValueError("mission and direction are options of MiniGrid's environments")
+    env = flattened(env)
     return DropObservations(env, dropped) if dropped else env
 
 

@@ -42,7 +42,7 @@ def evaluate_agent(
 
     Args:
         agent: what plays.
-        env: where, newly seeded.
+        env: where, newly seeded; what the agent observes of it is normalised as in its training.
         episodes: how many.
         deterministic: most likely actions instead of drawn ones.
         tick: called after every step with the number of whole episodes so far.
@@ -50,7 +50,9 @@ def evaluate_agent(
     Raises:
         ValueError: there is not enough memory for so many, or the environment is not like the agent's.
     """
+    env = agent._wrap_env(env)  # moves the channels of images, as in training
     check_same_spaces(agent, env)
+    env = agent.normalize_env(env)
     is_maze = isinstance(env, MazeVecEnv)
     kept = env.mazes.rules.horizon if is_maze else 1
     check_fits(episodes * kept * BYTES_PER_NUMBER, f"the rewards of {episodes} episodes")
