@@ -112,7 +112,7 @@ def config_for(kind: RunKind, env: str, core: str | None = None, source: str = P
         ValueError: as for :func:`find_entry`.
     """
     entry = find_entry(kind, env, core, source)
-    settings = {"core": core or DEFAULT_CORE} if entry is None else entry.settings
+    settings: dict[str, Any] = {"core": core or DEFAULT_CORE} if entry is None else entry.settings
     return CONFIGS[kind.name](env=env, **settings)
 
 
