@@ -201,11 +201,13 @@ def train_trial(
         ended = time.monotonic()
     finally:
         env.close()
-    if not recorder.episodes:
+    # The last rollout may take more steps; episodes that end in those would favour long rollouts.
+    episodes = [each for each in recorder.episodes if each[0] <= total]
+    if not episodes:
         raise FailedTrial(f"No episode ended in {total} timesteps.")
     return Result(
-        final_reward(recorder.episodes, total, config.n_envs),
-        area_under_curve(recorder.episodes, total),
+        final_reward(episodes, total, config.n_envs),
+        area_under_curve(episodes, total),
         agent.num_timesteps,
         ended - started,
         agent.num_timesteps / (ended - begun),
@@ -255,7 +257,7 @@ def area_under_curve(episodes: Sequence[Episode], total: int) -> float:
     """
     bins: list[list[float]] = [[] for _ in range(BINS)]
     for step, reward in episodes:
-        bins[min(math.ceil(step * BINS / total) - 1, BINS - 1)].append(reward)
+        bins[math.ceil(step * BINS / total) - 1].append(reward)
     rewards: list[float] = []
     current = next(mean(each) for each in bins if each)
     for each in bins:
