@@ -53,20 +53,8 @@ from mnm_rl.updates import NonFiniteError
 SCRIPT = Path(__file__).parent.parent / "scripts" / "tune.py"
 TINY: dict[str, Any] = {"env": "CartPole-v1", "core": "lstm", "core_settings": {"hidden_size": 4}}
 TINY |= {"n_envs": 2, "n_steps": 16, "timesteps": 128}
-WORDS = [
-    "--env",
-    "CartPole-v1",
-    "--core",
-    "lstm",
-    "--hidden-size",
-    "4",
-    "--n-envs",
-    "2",
-    "--n-steps",
-    "16",
-    "--timesteps",
-    "128",
-]
+WORDS = ["--env", "CartPole-v1", "--core", "lstm", "--hidden-size", "4", "--n-envs", "2"]
+WORDS += ["--n-steps", "16", "--timesteps", "128"]
 TIMES = ("seconds", "steps_per_second")
 
 
