@@ -11,6 +11,7 @@ from typing import Any
 COMMANDS = {
     "train-a2c": "train a recurrent A2C agent: by default MNM-p on the invisible-goal maze",
     "train-ppo": "train a recurrent PPO agent",
+    "tune": "search settings for an environment and a core",
     "train-supervised": "train a memory core on a supervised task",
     "evaluate": "returns of an agent's episodes, or test errors of a supervised model",
     "analyze": "pictures and numbers of what a trained memory does",

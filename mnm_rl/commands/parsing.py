@@ -44,6 +44,8 @@ class Choices(NamedTuple):
     preset: str | None
     resume: Path | None
     trusted: bool
+    env: str | None = None
+    settings: str | None = None
 
 
 def find_choices(words: Sequence[str]) -> Choices:
@@ -55,7 +57,7 @@ def find_choices(words: Sequence[str]) -> Choices:
     _refuse_repetition(words)
     _refuse_empty(words)
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("task", "core", "preset"):
+    for name in ("task", "core", "preset", "env", "settings"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--trusted", action="store_true")
@@ -63,7 +65,9 @@ def find_choices(words: Sequence[str]) -> Choices:
         found, _ = parser.parse_known_args(list(words))
     except argparse.ArgumentError as error:
         raise ValueError(f"{error.argument_name} needs a value.") from error
-    return Choices(found.task, found.core, found.preset, found.resume, found.trusted)
+    return Choices(
+        found.task, found.core, found.preset, found.resume, found.trusted, found.env, found.settings
+    )
 
 
 def check_resume(resume: str | None, log_dir: str | None, trusted: bool) -> None:

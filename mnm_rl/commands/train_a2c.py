@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import tyro
 
 from mnm_rl.commands.parsing import Choices, find_choices, parse_run
-from mnm_rl.commands.train_agent import Options, config_to_go_on_with, train_run
+from mnm_rl.commands.train_agent import Options, check_preset, config_to_go_on_with, new_config, train_run
 from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.folder import AGENT
 from mnm_rl.training.rl.config import A2CConfig
@@ -43,7 +43,9 @@ def main(args: Args) -> None:
 def _new(chosen: Choices) -> A2CConfig:
     """The settings of a new run; a preset's, if there is one."""
     if chosen.preset is None:
-        return A2CConfig(core=chosen.core or "mnm-p")
+        config = new_config(chosen, AGENT, sys.argv[1:])
+        assert isinstance(config, A2CConfig)
+        return config
     config = preset_config(chosen.preset, chosen.core or "mnm-p")
     if any(re.match("--timesteps(=|$)", word) for word in sys.argv):
         config = replace(config, episodes=None)  # what is given goes before the preset
@@ -53,8 +55,7 @@ def _new(chosen: Choices) -> A2CConfig:
 def _parse() -> Args:
     """The options; a preset's settings, or those of a run that goes on, are the defaults."""
     chosen = find_choices(sys.argv[1:])
-    if chosen.preset is not None and chosen.resume is not None:
-        raise ValueError("A preset is for a new run; leave out --preset or --resume.")
+    check_preset(chosen)
     config = _new(chosen) if chosen.resume is None else config_to_go_on_with(chosen.resume, chosen, AGENT)
     assert isinstance(config, A2CConfig)
     return parse_run(Args(run=config), __doc__)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,9 +29,12 @@ from mnm_rl.training.rl.agent import (
 )
 from mnm_rl.training.rl.config import AgentConfig, config_to_dict
 from mnm_rl.training.rl.display import AgentDisplay
-from mnm_rl.training.rl.environments import make_env
+from mnm_rl.training.rl.environments import EnvConfig, make_env
 from mnm_rl.training.rl.recorder import LinearSettings, RunRecorder
+from mnm_rl.training.rl.settings_files import NONE, PACKAGE, config_for, find_entry
 from mnm_rl.training.stopping import stop_on_signals
+
+DEFAULT_ENV = EnvConfig().env
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,9 @@ class Options:
     resume: str | None = None
     """Folder of a run to go on with. Its settings are used; its length, --learning-rate, --schedule, --gamma,
     --gamma-end, --gae-lambda, --ent-coef and --ent-coef-end may be given anew."""
+    settings: str = PACKAGE
+    """Where the settings of the environment come from, which are the defaults of the other options: package
+    (of the file in the package, if it has any), none, or a YAML file in the format of RL Zoo."""
     trusted: bool = False
     """The run to go on with is your own or of somebody you trust: modules that it names are imported, and its
     files may run code, as Stable-Baselines3's can."""
@@ -59,11 +67,15 @@ def train_run(options: Options, run: AgentConfig) -> None:
     set_up_torch(options.device, options.threads)
     check_resume(options.resume, options.log_dir, options.trusted)
     if options.resume is not None:
+        if options.settings != PACKAGE:
+            raise ValueError("A run that goes on has its settings; leave out --settings or --resume.")
         directory = Path(options.resume)
         with hold_run(directory):
             _train(options, *_resume(options, run, directory), directory)
     else:
         run.check()
+        if entry := find_entry(run.kind, run.env, run.core, options.settings):
+            Console(quiet=options.quiet).print(str(entry), soft_wrap=True, highlight=False)
         directory = Path(options.log_dir or f"runs/{_name(run)}")
         agent = make_agent(run, make_env(run, run.n_envs), options.device)
         create_run(directory, run.kind, config_to_dict(run))
@@ -140,6 +152,33 @@ def _watchers(config: AgentConfig) -> list[BaseCallback]:
     env = make_env(config, 1)
     assert isinstance(env, MazeVecEnv)
     return [MemoryWatcher(env, every)]
+
+
+def new_config(chosen: Choices, kind: RunKind, words: Sequence[str]) -> AgentConfig:
+    """The settings of a new run before what the command line says: its environment's, if there are any.
+
+    Args:
+        chosen: what was found in the command line.
+        kind: of the run.
+        words: the command line.
+
+    Raises:
+        ValueError: there are none where the user says that they are, or they are not allowed.
+    """
+    config = config_for(kind, chosen.env or DEFAULT_ENV, chosen.core, chosen.settings or PACKAGE)
+    if any(re.match("--episodes(=|$)", word) for word in words):
+        config = replace(config, timesteps=None)  # what is given goes before the file
+    return config
+
+
+def check_preset(chosen: Choices) -> None:
+    """Raise a ValueError for a preset where something else says what the settings are."""
+    if chosen.preset is None:
+        return
+    if chosen.resume is not None:
+        raise ValueError("A preset is for a new run; leave out --preset or --resume.")
+    if chosen.settings not in (None, PACKAGE, NONE):
+        raise ValueError("Settings come from a preset or from a file; leave out --preset or --settings.")
 
 
 def config_to_go_on_with(resume: Path, chosen: Choices, kind: RunKind) -> AgentConfig:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import tyro
 
 from mnm_rl.commands.parsing import find_choices, parse_run
-from mnm_rl.commands.train_agent import Options, config_to_go_on_with, train_run
+from mnm_rl.commands.train_agent import Options, config_to_go_on_with, new_config, train_run
 from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.folder import PPO_AGENT
 from mnm_rl.training.rl.config import PPOConfig
@@ -31,8 +31,9 @@ def _parse() -> Args:
     """The options; the settings of a run that goes on are the defaults."""
     chosen = find_choices(sys.argv[1:])
     if chosen.resume is None:
-        return parse_run(Args(run=PPOConfig(core=chosen.core or "mnm-p")), __doc__)
-    config = config_to_go_on_with(chosen.resume, chosen, PPO_AGENT)
+        config = new_config(chosen, PPO_AGENT, sys.argv[1:])
+    else:
+        config = config_to_go_on_with(chosen.resume, chosen, PPO_AGENT)
     assert isinstance(config, PPOConfig)
     return parse_run(Args(run=config), __doc__)
 
