@@ -1,8 +1,10 @@
-"""Make the mazes known to Gymnasium under their ids, ``MNMMaze-3x3`` to ``MNMMaze-13x13``."""
+"""Make the mazes known to Gymnasium under their ids, ``MNMMaze-3x3`` to ``MNMMaze-13x13``, and the games."""
 
 from __future__ import annotations
 
 import gymnasium
+
+from mnm_rl.envs.popgym_games import register_games
 
 SIZES = (3, 5, 7, 9, 11, 13)
 
@@ -13,7 +15,11 @@ def env_id(size: int) -> str:
 
 
 def register_envs() -> None:
-    """Register a maze of every size in ``SIZES``; safe to call again. ``import mnm_rl`` calls it."""
+    """Register a maze of every size in ``SIZES`` and POPGym's games; safe to call again.
+
+    ``import mnm_rl`` calls it.
+    """
+    register_games()
     for size in SIZES:
         if env_id(size) not in gymnasium.registry:
             # Entry points as text: nothing of the environments is imported before it is used.
