@@ -103,13 +103,13 @@ def _draw_published(axes: Axes, environment: Environment) -> None:
         axes.axhline(mark.score, color="0.55", linewidth=0.9, linestyle=(0, (1, 1.5)))
         axes.annotate(
             f"{mark.who}, {_steps(mark.timesteps)}",
-            *[(0.99, mark.score)],
+            (0.02, mark.score),
             xycoords=("axes fraction", "data"),
             xytext=(0, 1.5),
             textcoords="offset points",
             fontsize=6.5,
             color="0.35",
-            ha="right",
+            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7},
         )
 
 

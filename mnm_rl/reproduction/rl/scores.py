@@ -50,6 +50,11 @@ class Group:
         """The core, and what is equal if the core runs twice."""
         return group_label(self.core, self.variant)
 
+    @property
+    def core_label(self) -> str:
+        """The core alone, or whose it is if it is not ours."""
+        return group_label(self.core, WIDTH if self.variant != CONTRIB else CONTRIB)
+
     def values(self, of_run: Callable[[Run], float]) -> Array:
         """A number of each run that has it."""
         found = np.array([of_run(run) for run in self.runs], dtype=np.float64)
@@ -248,7 +253,7 @@ def _score_row(group: Group) -> list[str]:
     size = parameters(group.runs[0])
     return [
         group.environment.name,
-        f"{CONTRIB}, {core_label(group.core)}" if group.variant == CONTRIB else core_label(group.core),
+        group.core_label,
         EQUAL[group.variant],
         "" if size is None else f"{size:,}",
         count,
@@ -320,7 +325,7 @@ def run_table(groups: Sequence[Group]) -> Table:
     ]
     rows: list[Sequence[str]] = [
         [
-            *(group.environment.name, group.core, EQUAL[group.variant], str(run.trial.seed)),
+            *(group.environment.name, group.core_label, EQUAL[group.variant], str(run.trial.seed)),
             *("yes" if run.trained else "no", f"{final_score(run):.4g}", f"{best_score(run):.4g}"),
             *(f"{last(run, 'timesteps'):.0f}", f"{steps_per_second(run):.0f}", f"{hours(run):.3f}"),
         ]
