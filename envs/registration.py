@@ -1,4 +1,4 @@
-"""Make our environments known to Gymnasium: the mazes, and the control tasks whose velocities are hidden."""
+"""Make our environments known to Gymnasium: mazes, POPGym's games, control tasks with hidden velocities."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import copy
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
 
+from mnm_rl.envs.popgym_games import register_games
 from mnm_rl.envs.velocities import VELOCITIES
 
 SIZES = (3, 5, 7, 9, 11, 13)
@@ -24,11 +25,12 @@ def id_without_velocities(base: str) -> str:
 
 
 def register_envs() -> None:
-    """Register a maze of every size in ``SIZES``, and the environments of ``VELOCITIES`` without these.
+    """Register a maze of every size in ``SIZES``, POPGym's games, and ``VELOCITIES`` without these.
 
     What has been registered under the same id, such as by RL Baselines3 Zoo, stays. Safe to call again;
     ``import mnm_rl`` calls it.
     """
+    register_games()
     for size in SIZES:
         if env_id(size) not in gymnasium.registry:
             # Entry points as text: nothing of the environments is imported before it is used.

@@ -3,6 +3,7 @@
 import csv
 import functools
 import importlib
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -26,6 +27,7 @@ from mnm_rl.reproduction.babi import babi_tables
 from mnm_rl.reproduction.collect import collect, mean_curve
 from mnm_rl.reproduction.experiments import EXPERIMENTS, SCALES, make_experiment
 from mnm_rl.reproduction.paper import TABLE_1, TABLE_4
+from mnm_rl.reproduction.rl.experiment import make_comparison
 from mnm_rl.reproduction.tables import algorithmic_table, maze_table
 from mnm_rl.reproduction.trials import is_trained, start_command
 from mnm_rl.training.folder import MEASUREMENT, SUPERVISED
@@ -149,6 +151,30 @@ def test_smoke(name, reproduce, tmp_path):
     assert {path: path.read_text() for path in logs} == logs, "nothing was run again"
 
 
+def test_the_comparison_of_cores(reproduce, tmp_path):
+    cores = ["mnm-p,lstm"]
+    if importlib.util.find_spec("sb3_contrib") is not None:
+        cores.append("sb3-contrib")
+    words = ("rl", "--scale", "smoke", "--environments", "MNMMaze-5x5", "MemoryS7", "--cores", *cores)
+    status, out, err = reproduce(*words, "--out", tmp_path, "--workers", 2)
+    assert status == 0, err
+    directory = tmp_path / "rl-smoke"
+    trials = make_comparison(
+        "smoke", None, ["MNMMaze-5x5", "MemoryS7"], [*cores[0].split(","), *cores[1:]]
+    ).trials
+    assert f"0 of {len(trials)} trials are trained" in out
+    files = ("rl.png", "rl-intervals.png", "rl.md", "rl.csv", "rl-aggregate.md", "rl-runs.csv", "about.json")
+    for file in (*files, "rl-time.md") if len(cores) > 1 else files:
+        assert str(directory / file) in out
+        assert (directory / file).stat().st_size > 0
+    rows = read_csv(directory / "rl-runs.csv")
+    assert len(rows) == len(trials) + 1
+    assert {row[rows[0].index("finished")] for row in rows[1:]} == {"yes"}
+    logs = {path: path.read_text() for path in (directory / "logs").glob("*.log")}
+    assert reproduce(*words, "--out", tmp_path)[0] == 0
+    assert {path: path.read_text() for path in logs} == logs, "nothing was run again"
+
+
 def test_a_failed_trial_is_reported_at_the_end(reproduce, tmp_path):
     broken = tmp_path / "figure2-smoke" / "instance-1-lstm-seed0"
     arguments = ("figure2", "--scale", "smoke", "--out", tmp_path, "--workers", 1)
@@ -202,6 +228,8 @@ def test_real_processes_and_ctrl_c(tmp_path):
         (("figure2", "--workers", "0"), "workers must be at least 1, got 0."),
         (("figure3", "--ray-address", "auto"), "figure3 measures time on this machine, so it takes no --ray"),
         (("figure2", "--draw-only"), "There are no runs with any numbers in"),
+        (("figure2", "--cores", "lstm"), "environments and cores are options of rl, not of figure2."),
+        (("rl", "--environments", "Pong"), "Unknown environment 'Pong'; known: CartPoleNoVel, PendulumNoVel"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, message, reproduce, tmp_path):

@@ -1,13 +1,14 @@
-"""Reproduce a figure or table of the paper: train what is missing, then draw it and write its tables.
+"""Reproduce a figure or table of the paper, or compare cores: train what is missing, then draw and tabulate.
 
 $ python scripts/reproduce.py figure2 --scale smoke
 $ python scripts/reproduce.py figure6 --seeds 3 --workers 2
 $ python scripts/reproduce.py table1 --scale paper --ray-address auto
 $ python scripts/reproduce.py figure6 --draw-only
+$ python scripts/reproduce.py rl --environments RepeatPreviousEasy,MemoryS7 --cores mnm-p,lstm
 
 Names: figure2 (dictionary inference), figure3 (time and memory), figure4 (double copy, priority sort),
-figure6 (maze), table1, table3 and table4 (bAbI; the same runs give all three). Stop it at any time: the same
-command goes on from the checkpoints.
+figure6 (maze), table1, table3 and table4 (bAbI; the same runs give all three), and rl, which is not in the
+paper: cores in reinforcement learning. Stop it at any time: the same command goes on from the checkpoints.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from typing import Annotated
 import tyro
 
 from mnm_rl.commands.parsing import parse_all
-from mnm_rl.reproduction.experiments import Experiment, make_experiment
+from mnm_rl.reproduction.experiments import COMPARISON, Experiment, make_experiment
 from mnm_rl.reproduction.processes import Outcome
 from mnm_rl.reproduction.programs import programs
 from mnm_rl.reproduction.results import write_results
+from mnm_rl.reproduction.rl.experiment import make_comparison
 from mnm_rl.reproduction.sweep import check_ray, default_workers, run_locally, run_on_ray
 from mnm_rl.reproduction.trials import Job, check, is_trained
 from mnm_rl.training.command_line import one_sentence_errors
@@ -37,11 +39,15 @@ class Args:
     """What to reproduce, and where."""
 
     name: Annotated[str, tyro.conf.Positional]
-    """figure2, figure3, figure4, figure6, table1, table3 or table4."""
+    """figure2, figure3, figure4, figure6, table1, table3, table4 or rl."""
     scale: str = "laptop"
     """smoke: minutes, shows that it runs; laptop: a night on two cores; paper: the paper's own size."""
     seeds: int | None = None
-    """Runs of every model; one, or at the scale paper the paper's number, if not given."""
+    """Runs of every model; one, or at the scale paper the paper's number, if not given (rl: 1, 3 and 5)."""
+    environments: tuple[str, ...] = ()
+    """rl only: some of its environments, separated by commas or spaces; all if not given."""
+    cores: tuple[str, ...] = ()
+    """rl only: some of its cores, sb3-contrib among them; all if not given."""
     out: Path = Path("runs/reproduce")
     """Runs and results go to OUT/NAME-SCALE."""
     workers: int | None = None
@@ -54,7 +60,7 @@ class Args:
 
 def main(args: Args) -> int:
     """Run, collect, draw; returns the exit status."""
-    experiment = make_experiment(args.name, args.scale, args.seeds)
+    experiment = _experiment(args)
     _check_options(args, experiment)
     directory = (args.out / f"{experiment.name}-{experiment.scale}").absolute()
     check_writable_directory(directory)
@@ -67,6 +73,20 @@ def main(args: Args) -> int:
     for failure in failures:
         print(f"\n{failure.name} failed: {failure.error}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _experiment(args: Args) -> Experiment:
+    environments, cores = _names(args.environments), _names(args.cores)
+    if args.name == COMPARISON:
+        return make_comparison(args.scale, args.seeds, environments, cores)
+    if environments or cores:
+        raise ValueError(f"environments and cores are options of rl, not of {args.name}.")
+    return make_experiment(args.name, args.scale, args.seeds)
+
+
+def _names(words: Sequence[str]) -> list[str]:
+    """Names that stand in words of the command line, several of them in one word or not."""
+    return [name.strip() for word in words for name in word.split(",") if name.strip()]
 
 
 def _check_options(args: Args, experiment: Experiment) -> None:

@@ -57,12 +57,17 @@ def make_experiment(name: str, scale: str, seeds: int | None = None) -> Experime
     """
     known = (*EXPERIMENTS, *ALIASES)
     if name not in known:
-        raise ValueError(f"Unknown figure or table {name!r}; known: {', '.join(known)}.")
+        raise ValueError(f"Unknown figure or table {name!r}; known: {', '.join((*known, COMPARISON))}.")
+    check_size(scale, seeds)
+    return EXPERIMENTS[ALIASES.get(name, name)](scale, seeds)
+
+
+def check_size(scale: str, seeds: int | None) -> None:
+    """Raise a ValueError for an unknown scale, or a number of seeds that is not allowed."""
     if scale not in SCALES:
         raise ValueError(f"Unknown scale {scale!r}; known: {', '.join(SCALES)}.")
     if seeds is not None and not 1 <= seeds <= MOST_SEEDS:
         raise ValueError(f"seeds must be from 1 to {MOST_SEEDS}, got {seeds}.")
-    return EXPERIMENTS[ALIASES.get(name, name)](scale, seeds)
 
 
 def figure2(scale: str, seeds: int | None) -> Experiment:
@@ -168,6 +173,8 @@ EXPERIMENTS: dict[str, Callable[[str, int | None], Experiment]] = {
 }
 ALIASES = {"table3": "table1", "table4": "table1"}
 """Tables that come from the same runs as another one."""
+COMPARISON = "rl"
+"""The comparison of cores, which :func:`mnm_rl.reproduction.rl.experiment.make_comparison` makes."""
 
 
 def _algorithmic(scale: str, validate_every: int) -> dict[str, Any]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from mnm_rl.cores import core_config
 from mnm_rl.reproduction.measure import MeasurementConfig
+from mnm_rl.reproduction.rl.contrib import words as contrib_words
 from mnm_rl.reproduction.trials import Program, ProgramName
 from mnm_rl.tasks import task_options
-from mnm_rl.training.folder import AGENT, MEASUREMENT, SUPERVISED
+from mnm_rl.training.folder import AGENT, CONTRIB, MEASUREMENT, PPO_AGENT, SUPERVISED, RunKind
 from mnm_rl.training.options import command_line, flat
 from mnm_rl.training.rl import config as rl
 from mnm_rl.training.supervised import config as supervised
@@ -38,9 +40,26 @@ def programs() -> dict[ProgramName, Program]:
             kind=AGENT,
             command=(*MNM_RL, "train-a2c"),
             flags=QUIET,
-            complete=_complete_rl,
+            complete=lambda given: _complete_rl(given, AGENT),
             words=lambda given: _words(rl.A2CConfig, given),
             length_option="episodes",
+        ),
+        "ppo": Program(
+            kind=PPO_AGENT,
+            command=(*MNM_RL, "train-ppo"),
+            flags=QUIET,
+            complete=lambda given: _complete_rl(given, PPO_AGENT),
+            words=lambda given: [*_words(rl.PPOConfig, given), *_nothing_from_files()],
+            length_option="timesteps",
+            counted="timesteps",
+        ),
+        "sb3-contrib": Program(
+            kind=CONTRIB,
+            command=(sys.executable, "-m", "mnm_rl.reproduction.rl.contrib"),
+            flags=(),
+            complete=lambda given: _complete_rl(given, PPO_AGENT),
+            words=contrib_words,
+            length_option="timesteps",
         ),
         "measurement": Program(
             kind=MEASUREMENT,
@@ -53,12 +72,17 @@ def programs() -> dict[ProgramName, Program]:
     }
 
 
+def _nothing_from_files() -> list[str]:
+    """Options that keep settings away that the trial does not name."""
+    return ["--settings", "none"] if find_spec("mnm_rl.training.rl.settings_files") else []
+
+
 def _complete_supervised(given: Mapping[str, Any]) -> dict[str, Any]:
     return flat(supervised.config_to_dict(supervised.config_from_dict(given)))
 
 
-def _complete_rl(given: Mapping[str, Any]) -> dict[str, Any]:
-    return flat(rl.config_to_dict(rl.config_from_dict(given)))
+def _complete_rl(given: Mapping[str, Any], kind: RunKind) -> dict[str, Any]:
+    return flat(rl.config_to_dict(rl.config_from_dict(given, kind)))
 
 
 def _words(config: type, given: Mapping[str, Any]) -> list[str]:

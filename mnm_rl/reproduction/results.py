@@ -11,7 +11,9 @@ from typing import Any
 from mnm_rl.reproduction import draw, tables
 from mnm_rl.reproduction.babi import babi_tables
 from mnm_rl.reproduction.collect import Run, collect, read_document
-from mnm_rl.reproduction.experiments import Experiment
+from mnm_rl.reproduction.experiments import COMPARISON, Experiment
+from mnm_rl.reproduction.rl.figures import draw_curves, draw_intervals
+from mnm_rl.reproduction.rl.scores import comparison_tables
 from mnm_rl.reproduction.trials import Job
 from mnm_rl.training.files import atomic_write
 from mnm_rl.training.folder import hardware, versions
@@ -22,6 +24,7 @@ DRAW = {
     "figure4": draw.draw_errors,
     "figure6": draw.draw_maze,
     "table1": draw.draw_babi,
+    COMPARISON: draw_curves,
 }
 
 
@@ -48,6 +51,9 @@ def write_results(
     picture = directory / f"{experiment.name}.png"
     DRAW[experiment.name](runs, picture)
     files = [picture]
+    if experiment.name == COMPARISON:
+        files.append(directory / "rl-intervals.png")
+        draw_intervals(runs, files[-1])
     for table in make_tables(experiment.name, runs):
         files += table.write(directory)
     about = directory / "about.json"
@@ -58,6 +64,8 @@ def write_results(
 
 def make_tables(name: str, runs: Sequence[Run]) -> list[tables.Table]:
     """The tables of an experiment."""
+    if name == COMPARISON:
+        return comparison_tables(runs)
     if name == "table1":
         return babi_tables(runs)
     if name == "figure3":

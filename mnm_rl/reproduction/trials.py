@@ -10,7 +10,7 @@ from typing import Any, Literal
 from mnm_rl.training.curves import read_curve
 from mnm_rl.training.folder import CONFIG_FILE, RunKind, read_run
 
-ProgramName = Literal["supervised", "a2c", "measurement"]
+ProgramName = Literal["supervised", "a2c", "ppo", "measurement", "sb3-contrib"]
 
 FREE_SETTINGS = (
     *("iterations", "episodes", "timesteps", "rounds"),
@@ -35,9 +35,11 @@ class Trial:
     seed: int
     """Of the run."""
     length: int
-    """Iterations, episodes or rounds."""
+    """Iterations, episodes, timesteps or rounds."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """More options of the program, by their names in its config."""
+    variant: str = ""
+    """Tells trials of the same panel, core and seed apart."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class Program:
     """Settings that may differ in a run made by hand, by the run's settings, beside :data:`FREE_SETTINGS`."""
     tested: bool = False
     """Whether the errors on the test set are wanted after training."""
+    counted: str | None = None
+    """The column of the curve that the length is counted in, if it is not the kind's."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,8 @@ def has_run(job: Job) -> bool:
 
 def progress(job: Job) -> float:
     """How far the run is, in units of its length."""
-    return max(_curve(job).get(job.program.kind.counted, []), default=0)
+    counted = job.program.counted or job.program.kind.counted
+    return max(_curve(job).get(counted, []), default=0)
 
 
 def is_trained(job: Job) -> bool:

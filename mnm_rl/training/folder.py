@@ -102,7 +102,9 @@ PPO_AGENT = replace(AGENT, name="ppo")
 AGENTS = (AGENT, PPO_AGENT)
 """Runs of reinforcement learning; the same files, whatever the algorithm."""
 MEASUREMENT = RunKind("measurement", "measurement.csv", "round", None, key="round")
-RUN_KINDS = {kind.name: kind for kind in (SUPERVISED, *AGENTS, MEASUREMENT)}
+CONTRIB = RunKind("sb3-contrib", "progress.csv", "timesteps", None, key="timesteps")
+"""Runs of sb3-contrib's RecurrentPPO, for comparison."""
+RUN_KINDS = {kind.name: kind for kind in (SUPERVISED, *AGENTS, MEASUREMENT, CONTRIB)}
 
 
 def run_directory(run: Path) -> Path:

@@ -22,6 +22,7 @@ from mnm_rl.envs import MazeRules, MazeVecEnv
 from mnm_rl.sizes import check_fits
 from mnm_rl.training.options import parse_json_object
 from mnm_rl.training.rl.minigrid import Mission, SymbolicVector, is_minigrid
+from mnm_rl.training.rl.tabulated import TabulatedVecEnv, can_be_tabulated, tabulate
 
 MAZE_ID = re.compile(r"^(?:mnm_rl:)?MNMMaze-(\d+)x(\d+)$")
 
@@ -58,12 +59,18 @@ class EnvConfig:
     subprocesses: bool = False
     """Step each environment in a process of its own; not for the maze, which is one batch."""
 
+    tabulated: bool = False
+    """MiniGrid-Memory only: play the same episodes from tables, which are made at the start; a step then
+    takes a fraction of the time."""
+
     def check_environment(self) -> None:
         """Raise a ValueError for options that the environment cannot have; cheap, nothing is built."""
         parse_json_object(self.env_kwargs, "env_kwargs")
         if self.env.count(":") > 1 or not all(part.strip() for part in self.env.split(":")):
             raise ValueError(f"env must be an id of Gymnasium's or module:id, got {self.env!r}.")
         _indices(self.drop_observations)
+        if self.tabulated:
+            self._check_tabulated()
         if is_maze(self.env):
             maze_rules(self)
             if self.mission is not None or self.direction is not None:
@@ -74,6 +81,15 @@ class EnvConfig:
                 raise ValueError("normalize is not for the maze.")
             if self.previous_reward:
                 raise ValueError("The maze always shows the previous reward; leave out previous_reward.")
+
+    def _check_tabulated(self) -> None:
+        if not can_be_tabulated(self.env):
+            raise ValueError(
+                "tabulated is for MiniGrid-Memory (MiniGrid-MemoryS7-v0, MiniGrid-MemoryS13Random-v0, ...), "
+                f"not for {self.env}."
+            )
+        if self.subprocesses or self.drop_observations:
+            raise ValueError("A tabulated environment takes neither subprocesses nor drop_observations.")
 
 
 def is_maze(env_id: str) -> bool:
@@ -114,6 +130,9 @@ def make_env(config: EnvConfig, n_envs: int) -> VecEnv:
     """
     if is_maze(config.env):
         return MazeVecEnv(n_envs, **maze_arguments(config), render_mode="rgb_array")
+    if config.tabulated:
+        table = tabulate(config.env, config.env_kwargs, config.mission, bool(config.direction))
+        return TabulatedVecEnv(n_envs, table, config.reward_scale)
     check_fits(n_envs * (PROCESS_BYTES if config.subprocesses else ENV_BYTES), f"n_envs {n_envs}")
     try:
         env = make_vec_env(

@@ -1,0 +1,109 @@
+"""The environments of the comparison: settings, budgets, bounds of the score, and published numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number of others, drawn as a mark; it was made with another budget, which stands beside it."""
+
+    who: str
+    score: float
+    timesteps: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A row of the comparison."""
+
+    name: str
+    """In folders, tables and options of the command line."""
+    id: str
+    """Of Gymnasium's."""
+    timesteps: int
+    """Budget of every run ..."""
+    paper_timesteps: int
+    """... and at the scale of the published numbers."""
+    low: float
+    """The score that counts as 0 in means over environments ..."""
+    high: float
+    """... and as 1."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of PPO and of the environment; the same for every core."""
+    published: tuple[Published, ...] = ()
+
+
+ZOO = "RL Zoo, benchmark.md, ppo_lstm"
+POPGYM = "Morad et al. 2023, table 3, taken from a public transcription of it"
+
+
+def _no_velocities(
+    name: str, id: str, timesteps: int, bounds: tuple[float, float], score: float, **settings: Any
+) -> Environment:
+    mark = Published("RecurrentPPO", score, timesteps, ZOO)
+    return Environment(name, id, timesteps, timesteps, *bounds, settings, (mark,))
+
+
+def _popgym(
+    game: str, timesteps: int, steps: int, scores: Mapping[str, float], **settings: Any
+) -> Environment:
+    """A game whose rewards add up to between -1 and 1; ``steps`` is the length of two of its episodes."""
+    marks = tuple(Published(who, score, 15 * MILLION, POPGYM) for who, score in scores.items())
+    settings = {"n_steps": steps, "learning_rate": 2e-3, **settings}
+    return Environment(game, f"POPGym{game}-v0", timesteps, 15 * MILLION, -1, 1, settings, marks)
+
+
+def _minigrid(name: str, **settings: Any) -> Environment:
+    # From tables the episodes are the same, and a step takes a fraction of the time.
+    settings = {"n_steps": 64, "ent_coef": 0.005, "tabulated": True, **settings}
+    return Environment(name, f"MiniGrid-{name}-v0", MILLION, 5 * MILLION, 0, 1, settings)
+
+
+def _maze(size: int, timesteps: int, paper_timesteps: int, high: float) -> Environment:
+    """The invisible goal; ``high`` is what a player that is told the goal can expect."""
+    return Environment(
+        f"MNMMaze-{size}x{size}", f"MNMMaze-{size}x{size}", timesteps, paper_timesteps, 0, high
+    )
+
+
+ENVIRONMENTS = {
+    row.name: row
+    for row in (
+        _no_velocities(
+            *("CartPoleNoVel", "CartPoleNoVel-v1", 100_000, (0, 500), 500.0),
+            reward_scale=0.05,
+        ),
+        _no_velocities(
+            *("PendulumNoVel", "PendulumNoVel-v1", 100_000, (-1500, 0), -217.9),
+            reward_scale=0.01,
+            gamma=0.9,
+        ),
+        _no_velocities(
+            *("MountainCarContinuousNoVel", "MountainCarContinuousNoVel-v0", 300_000, (0, 100), 91.5),
+            reward_scale=0.1,
+        ),
+        _popgym("RepeatPreviousEasy", 300_000, 104, {"GRU, best of 13": 1.0}),
+        _popgym("RepeatPreviousMedium", MILLION, 208, {"GRU": -0.315, "best of 13 (LMU)": 0.789}),
+        _popgym("AutoencodeEasy", MILLION, 208, {"GRU, best of 13": -0.283}),
+        _popgym("CountRecallEasy", MILLION, 104, {"GRU": 0.177, "best of 13 (LSTM)": 0.509}),
+        _popgym("ConcentrationEasy", MILLION, 208, {}),
+        _popgym("RepeatFirstMedium", MILLION, 416, {"GRU, best of 13": 1.0}),
+        _minigrid("MemoryS7"),
+        _minigrid("MemoryS13Random"),
+        _maze(5, MILLION, 10 * MILLION, 580.0),
+        _maze(9, 3 * MILLION, 30 * MILLION, 329.9),
+        _maze(13, 3 * MILLION, 30 * MILLION, 230.0),
+    )
+}
+"""Name -> environment."""
+CONTRIB_ENVIRONMENTS = ("CartPoleNoVel", "RepeatPreviousEasy", "MemoryS7")
+"""Where sb3-contrib's RecurrentPPO runs, too."""
+SMOKE_SETTINGS: dict[str, Any] = {"n_envs": 2, "n_steps": 64, "n_epochs": 1}
+SMOKE_TIMESTEPS = 1024
