@@ -55,6 +55,7 @@ from mnm_rl.training.supervised.config import config_from_dict as supervised_fro
 RESULTS = Path(mnm_rl.__file__).parents[1] / "results"
 COMMANDS = (
     "train_a2c",
+    "train_ppo",
     "train_supervised",
     "evaluate",
     "analyze",
@@ -302,6 +303,9 @@ def place(runs: Path, tmp_path: Path) -> Path:
     (tmp_path / "nul.csv").write_bytes(b"episodes,reward\n1,\x00\n")
     (tmp_path / "twice.csv").write_text("episodes,episodes,reward\n1,2,3\n2,3,4\n")
     (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "bytes.yml").write_bytes(bytes(range(256)))
+    for name, text in YAML.items():
+        (tmp_path / name).write_text(text)
     return tmp_path
 
 
@@ -424,7 +428,6 @@ A2C: list[tuple[str, str]] = [
     ("--env FrozenLake-v1 --drop-observations 0", "drop_observations"),
     ('--env FrozenLake-v1 --env-kwargs \'{{"map_name": "9x9"}}\'', "map_name|9x9"),
     ("--env Taxi-v3 --env-kwargs '{{\"render_mode\": 5}}'", "render_mode|Taxi"),
-    ("--env Blackjack-v1", "observation space"),
     ("--env Pendulum-v1 --entropy-kind concentration", "entropy_kind"),
     ("--env BabyAI-GoToLocal-v0", "mission"),
     ("--env CartPole-v1 --mission words", "mission"),
@@ -487,6 +490,79 @@ A2C: list[tuple[str, str]] = [
     ("--log-dir", "log.dir"),
     ("--normalize-advantage --n-envs 1 --n-steps 1", "normalize_advantage"),
     ("--trusted", "trusted"),
+]
+
+BOTH = [
+    *options(
+        {
+            "--core-layers": (*WHOLE, "100000000000"),
+            "--encoder": ("0", "1.5", "x", "64,64"),
+            "--net-arch": ("0", "1.5", "x", "64,64"),
+            "--normalize": ("x", "''", "True", "both"),
+        }
+    ),
+    ("--encoder 1000000000 1000000000", "encoder|memory"),
+    ("--net-arch 1000000000 1000000000", "net_arch|memory"),
+    ("--separate-critic 5", "separate-critic|5"),
+    ("--wrapper x", "wrapper"),
+    ("--env CartPole-v1 --wrapper", "wrapper"),
+    ("--env CartPole-v1 --wrapper x", "wrapper"),
+    ("--env CartPole-v1 --wrapper ''", "wrapper"),
+    ("--env CartPole-v1 --wrapper nowhere:Wrapper", "nowhere"),
+    ("--env CartPole-v1 --wrapper os:path", "os:path"),
+    ("--env CartPole-v1 --wrapper json:JSONDecoder", "JSONDecoder"),
+    ("--env CartPole-v1 --wrapper gymnasium.wrappers:Nothing", "Nothing"),
+    ("--env CartPole-v1 --wrapper gymnasium:Wrapper:x", "gymnasium:Wrapper:x"),
+    ("--env CartPole-v1 --wrapper gymnasium.wrappers:TimeLimit", "TimeLimit"),
+    ("--env CartPole-v1 --tabulated", "tabulated"),
+    ("--tabulated", "tabulated"),
+    ("--env MiniGrid-Empty-5x5-v0 --tabulated", "tabulated"),
+    ("--settings nowhere.yml", "nowhere.yml"),
+    ("--settings file", "file"),
+    ("--settings empty", "empty"),
+    ("--settings ''", "settings"),
+    ("--settings", "settings"),
+    ("--env CartPole-v1 --settings key.yml", "nonsense"),
+    ("--env CartPole-v1 --settings type.yml", "gamma"),
+    ("--env CartPole-v1 --settings value.yml", "gamma"),
+    ("--env CartPole-v1 --settings core.yml", "core"),
+    ("--env CartPole-v1 --settings list.yml", "list.yml"),
+    ("--env CartPole-v1 --settings broken.yml", "broken.yml"),
+    ("--env CartPole-v1 --settings other.yml", "CartPole-v1"),
+    ("--env CartPole-v1 --settings bytes.yml", "bytes.yml"),
+]
+"""Of both algorithms, which share their options."""
+YAML = {
+    "key.yml": "CartPole-v1: {nonsense: 1}",
+    "type.yml": "CartPole-v1: {gamma: x}",
+    "value.yml": "CartPole-v1: {gamma: 2}",
+    "core.yml": "CartPole-v1: {policy_kwargs: {core: x}}",
+    "list.yml": "[1, 2]",
+    "broken.yml": "CartPole-v1: {",
+    "other.yml": "Pendulum-v1: {gamma: 0.9}",
+}
+
+PPO: list[tuple[str, str]] = [
+    *(case for case in A2C if "preset" not in case[0] and "--n-envs 1 --n-steps 1" not in case[0]),
+    *options(
+        {
+            "--n-epochs": WHOLE,
+            "--batch-size": WHOLE,
+            "--bptt-steps": WHOLE,
+            "--clip-range": ("0", *REAL),
+            "--clip-range-vf": ("0", *REAL),
+            "--target-kl": ("0", *REAL),
+        }
+    ),
+    ("--preset soonest", "preset"),
+    ("--batch-size 3", "batch_size"),
+    ("--batch-size 1000", "batch_size"),
+    ("--bptt-steps 3", "bptt_steps"),
+    ("--bptt-steps 16", "bptt_steps"),
+    ("--core lstm-salu --bptt-steps 4", "bptt_steps"),
+    ("--resume a2c", "a2c|ppo"),
+    ("--resume sup", "supervised"),
+    ("--resume nowhere", "nowhere"),
 ]
 
 RESUME_A2C: list[tuple[str, str]] = [
@@ -919,7 +995,11 @@ HUGE: list[tuple[str, str, str]] = [
     ("reproduce", "figure2 --scale smoke --draw-only --seeds 100000", "seeds|train"),
 ]
 
-TINY = {"train_a2c": f"{TINY_A2C} {QUIET}", "train_supervised": f"{TINY_SUPERVISED} {QUIET}"}
+TINY = {
+    "train_a2c": f"{TINY_A2C} {QUIET}",
+    "train_ppo": f"{TINY_A2C} {QUIET}",
+    "train_supervised": f"{TINY_SUPERVISED} {QUIET}",
+}
 
 
 def command_line(command: str, words: str) -> list[str]:
@@ -947,6 +1027,9 @@ LINES: list[tuple[str, str, str]] = [
     (command, words, says)
     for command, table in (
         ("train_a2c", A2C),
+        ("train_a2c", BOTH),
+        ("train_ppo", PPO),
+        ("train_ppo", BOTH),
         ("train_a2c", RESUME_A2C),
         ("train_supervised", SUPERVISED),
         ("train_supervised", RESUME_SUPERVISED),
