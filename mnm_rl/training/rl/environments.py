@@ -21,6 +21,7 @@ from mnm_rl.agents.wrappers import PreviousActionReward
 from mnm_rl.envs import MazeRules, MazeVecEnv
 from mnm_rl.sizes import check_fits
 from mnm_rl.training.options import parse_json_object
+from mnm_rl.training.rl.custom_wrappers import MakeWrapped, find_wrapper, try_wrappers
 from mnm_rl.training.rl.minigrid import Mission, SymbolicVector, is_minigrid
 
 MAZE_ID = re.compile(r"^(?:mnm_rl:)?MNMMaze-(\d+)x(\d+)$")
@@ -51,6 +52,9 @@ class EnvConfig:
     normalize: Literal["none", "observations", "rewards", "both"] | None = None
     """Bring observations, rewards or both to a common scale, by statistics of the run so far (none, if not
     given). What is shown stays as it is. Not for the maze."""
+    wrapper: tuple[str, ...] = ()
+    """Wrappers directly around each environment, the innermost first, as module:Class, such as
+    popgym.wrappers:Antialias; not for the maze."""
     mission: Mission | None = None
     """MiniGrid only: observe the words of the mission, or drop it; words where it varies, if not given."""
     direction: bool | None = None
@@ -64,6 +68,8 @@ class EnvConfig:
         if self.env.count(":") > 1 or not all(part.strip() for part in self.env.split(":")):
             raise ValueError(f"env must be an id of Gymnasium's or module:id, got {self.env!r}.")
         _indices(self.drop_observations)
+        for name in self.wrapper:
+            find_wrapper(name)
         if is_maze(self.env):
             maze_rules(self)
             if self.mission is not None or self.direction is not None:
@@ -72,6 +78,8 @@ class EnvConfig:
                 raise ValueError("subprocesses, drop_observations and reward_scale are not for the maze.")
             if self.normalize not in (None, "none"):
                 raise ValueError("normalize is not for the maze.")
+            if self.wrapper:
+                raise ValueError("wrapper is not for the maze, whose environments are one batch.")
             if self.previous_reward:
                 raise ValueError("The maze always shows the previous reward; leave out previous_reward.")
 
@@ -115,11 +123,14 @@ def make_env(config: EnvConfig, n_envs: int) -> VecEnv:
     if is_maze(config.env):
         return MazeVecEnv(n_envs, **maze_arguments(config), render_mode="rgb_array")
     check_fits(n_envs * (PROCESS_BYTES if config.subprocesses else ENV_BYTES), f"n_envs {n_envs}")
+    env_id, env_kwargs = _with_module(config.env), parse_json_object(config.env_kwargs, "env_kwargs")
+    if config.wrapper:
+        try_wrappers(env_id, config.wrapper, env_kwargs)
     try:
         env = make_vec_env(
-            _with_module(config.env),
+            MakeWrapped(env_id, config.wrapper) if config.wrapper else env_id,
             n_envs,
-            env_kwargs=parse_json_object(config.env_kwargs, "env_kwargs"),
+            env_kwargs=env_kwargs,
             wrapper_class=_wrap,  # pyright: ignore[reportArgumentType]
             wrapper_kwargs={
                 "dropped": _indices(config.drop_observations),
