@@ -176,21 +176,33 @@ def read_kind(run: Path, trusted: bool = False) -> tuple[RunKind, dict[str, Any]
 
 
 def names_modules(config: Mapping[str, Any]) -> dict[str, str]:
-    """Settings of a run that name modules of other packages: setting -> module."""
+    """What of a run's settings names modules of other packages: setting -> module."""
     found = {}
-    for name in ("env", "core", "task"):
-        module, colon, _ = str(config.get(name, "")).partition(":")
+    for name, value in _references(config):
+        module, colon, _ = value.partition(":")
         if colon and module.partition(".")[0] != "mnm_rl":
-            found[name] = module
+            found.setdefault(name, module)
     return found
+
+
+def _references(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(setting, value) of all that may name a module."""
+    wrappers = config.get("wrapper", ())
+    wrappers = wrappers if isinstance(wrappers, list | tuple) else [wrappers]
+    named = [(name, str(config.get(name, ""))) for name in ("env", "core", "task")]
+    return [*named, *(("wrapper", str(each)) for each in wrappers)]
 
 
 def _refuse_modules(run: Path, config: Mapping[str, Any]) -> None:
     for name, module in names_modules(config).items():
         raise ValueError(
-            f"The {name} of {run} is {config[name]}, for which the module {module} would be imported and "
-            "run; if you trust this run, say so with --trusted."
+            f"The {name} of {run} is {_shown(config[name])}, for which the module {module} would be imported "
+            "and run; if you trust this run, say so with --trusted."
         )
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def read_run(directory: Path) -> dict[str, Any]:

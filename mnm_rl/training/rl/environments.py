@@ -21,6 +21,7 @@ from mnm_rl.agents.wrappers import PreviousActionReward
 from mnm_rl.envs import MazeRules, MazeVecEnv
 from mnm_rl.sizes import check_fits
 from mnm_rl.training.options import parse_json_object
+from mnm_rl.training.rl.custom_wrappers import MakeWrapped, find_wrapper, try_wrappers
 from mnm_rl.training.rl.minigrid import Mission, SymbolicVector, is_minigrid
 from mnm_rl.training.rl.tabulated import TabulatedVecEnv, can_be_tabulated, tabulate
 
@@ -52,13 +53,15 @@ class EnvConfig:
     normalize: Literal["none", "observations", "rewards", "both"] | None = None
     """Bring observations, rewards or both to a common scale, by statistics of the run so far (none, if not
     given). What is shown stays as it is. Not for the maze."""
+    wrapper: tuple[str, ...] = ()
+    """Wrappers directly around each environment, the innermost first, as module:Class, such as
+    popgym.wrappers:Antialias; not for the maze."""
     mission: Mission | None = None
     """MiniGrid only: observe the words of the mission, or drop it; words where it varies, if not given."""
     direction: bool | None = None
     """MiniGrid only: observe which way the agent looks (no, if not given)."""
     subprocesses: bool = False
     """Step each environment in a process of its own; not for the maze, which is one batch."""
-
     tabulated: bool = False
     """MiniGrid-Memory only: play the same episodes from tables, which are made at the start; a step then
     takes a fraction of the time."""
@@ -71,6 +74,8 @@ class EnvConfig:
         _indices(self.drop_observations)
         if self.tabulated:
             self._check_tabulated()
+        for name in self.wrapper:
+            find_wrapper(name)
         if is_maze(self.env):
             maze_rules(self)
             if self.mission is not None or self.direction is not None:
@@ -79,6 +84,8 @@ class EnvConfig:
                 raise ValueError("subprocesses, drop_observations and reward_scale are not for the maze.")
             if self.normalize not in (None, "none"):
                 raise ValueError("normalize is not for the maze.")
+            if self.wrapper:
+                raise ValueError("wrapper is not for the maze, whose environments are one batch.")
             if self.previous_reward:
                 raise ValueError("The maze always shows the previous reward; leave out previous_reward.")
 
@@ -88,8 +95,10 @@ class EnvConfig:
                 "tabulated is for MiniGrid-Memory (MiniGrid-MemoryS7-v0, MiniGrid-MemoryS13Random-v0, ...), "
                 f"not for {self.env}."
             )
-        if self.subprocesses or self.drop_observations:
-            raise ValueError("A tabulated environment takes neither subprocesses nor drop_observations.")
+        if self.subprocesses or self.drop_observations or self.wrapper:
+            raise ValueError(
+                "A tabulated environment takes neither subprocesses, nor drop_observations, nor a wrapper."
+            )
 
 
 def is_maze(env_id: str) -> bool:
@@ -130,15 +139,31 @@ def make_env(config: EnvConfig, n_envs: int) -> VecEnv:
     """
     if is_maze(config.env):
         return MazeVecEnv(n_envs, **maze_arguments(config), render_mode="rgb_array")
-    if config.tabulated:
-        table = tabulate(config.env, config.env_kwargs, config.mission, bool(config.direction))
-        return TabulatedVecEnv(n_envs, table, config.reward_scale)
+    env = _tabulated(config, n_envs) if config.tabulated else _separate(config, n_envs)
+    if config.previous_action or config.previous_reward:
+        try:
+            return PreviousActionReward(env, bool(config.previous_action), config.previous_reward)
+        except ValueError as error:
+            raise ValueError(f"The environment {config.env!r} cannot be made: {error}") from error
+    return env
+
+
+def _tabulated(config: EnvConfig, n_envs: int) -> VecEnv:
+    table = tabulate(config.env, config.env_kwargs, config.mission, bool(config.direction))
+    return TabulatedVecEnv(n_envs, table, config.reward_scale)
+
+
+def _separate(config: EnvConfig, n_envs: int) -> VecEnv:
+    """One environment beside the other, each in its wrappers."""
     check_fits(n_envs * (PROCESS_BYTES if config.subprocesses else ENV_BYTES), f"n_envs {n_envs}")
+    env_id, env_kwargs = _with_module(config.env), parse_json_object(config.env_kwargs, "env_kwargs")
+    if config.wrapper:
+        try_wrappers(env_id, config.wrapper, env_kwargs)
     try:
-        env = make_vec_env(
-            _with_module(config.env),
+        return make_vec_env(
+            MakeWrapped(env_id, config.wrapper) if config.wrapper else env_id,
             n_envs,
-            env_kwargs=parse_json_object(config.env_kwargs, "env_kwargs"),
+            env_kwargs=env_kwargs,
             wrapper_class=_wrap,  # pyright: ignore[reportArgumentType]
             wrapper_kwargs={
                 "dropped": _indices(config.drop_observations),
@@ -148,9 +173,6 @@ def make_env(config: EnvConfig, n_envs: int) -> VecEnv:
             },
             vec_env_cls=SubprocVecEnv if config.subprocesses else DummyVecEnv,
         )
-        if config.previous_action or config.previous_reward:
-            env = PreviousActionReward(env, bool(config.previous_action), config.previous_reward)
-        return env
     # Environments check their arguments each in its own way, or not at all.
     except Exception as error:
         reason = (str(error) or type(error).__name__).rstrip(".")
