@@ -110,7 +110,7 @@ def test_a_run_that_goes_on_with_other_settings(train, run_script, tmp_path):
     document = json.loads((run / "config.json").read_text())
     (change,) = document["changes"]
     assert change["at"] == "timestep 1600"
-    assert change["gamma"] == {"from": None, "to": 0.8}
+    assert change["gamma"] == {"from": 0.9, "to": 0.8}
     assert document["config"]["schedule"] == "linear"
 
 

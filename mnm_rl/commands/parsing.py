@@ -8,15 +8,12 @@ written without it.
 from __future__ import annotations
 
 import argparse
-import ast
 import contextlib
 import dataclasses
 import difflib
-import inspect
 import io
 import re
 import sys
-import textwrap
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +23,7 @@ import tyro
 
 from mnm_rl.cores import core_config, core_settings
 from mnm_rl.tasks import TASKS
-from mnm_rl.training.options import flag
+from mnm_rl.training.options import field_texts, flag
 
 ArgsT = TypeVar("ArgsT")
 
@@ -184,22 +181,6 @@ def _core_options(core: str, settings: Mapping[str, Any]) -> Any:
         for name in core_settings(core)
     ]
     return dataclasses.make_dataclass(type(config).__name__, fields, frozen=True)()
-
-
-def field_texts(kind: type) -> dict[str, str]:
-    """The strings below the fields of a dataclass, as far as its source can be read."""
-    try:
-        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
-    except (OSError, TypeError, SyntaxError):
-        return {}
-    assert isinstance(body, ast.ClassDef)
-    texts = {}
-    for before, after in zip(body.body, body.body[1:], strict=False):
-        if not (isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name)):
-            continue
-        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-            texts[before.target.id] = " ".join(str(after.value.value).split())
-    return texts
 
 
 def _with_prefixes(words: Sequence[str]) -> list[str]:

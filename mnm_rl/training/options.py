@@ -6,9 +6,12 @@ core included, so that the run can be built again whatever the defaults are by t
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
 import json
 import math
+import textwrap
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeVar, get_args, get_origin
@@ -153,6 +156,22 @@ def check_seed(seed: int) -> None:
         raise ValueError(f"seed must not be negative and less than 2^32, got {seed}.")
 
 
+def field_texts(kind: type) -> dict[str, str]:
+    """The strings below the fields of a dataclass, as far as its source can be read."""
+    try:
+        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    except (OSError, TypeError, SyntaxError):
+        return {}
+    assert isinstance(body, ast.ClassDef)
+    texts = {}
+    for before, after in zip(body.body, body.body[1:], strict=False):
+        if not (isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name)):
+            continue
+        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            texts[before.target.id] = " ".join(str(after.value.value).split())
+    return texts
+
+
 def flag(options: type, name: str) -> str:
     """The option of the command line for a field of a dataclass, ``--like-this``."""
     hint = typing.get_type_hints(options, include_extras=True)[name]
@@ -171,10 +190,10 @@ def command_line(options: type, values: Mapping[str, Any], prefix: str = "") -> 
         prefix: before the names of the flags, such as ``core.``.
     """
     words = []
-    defaults = {field.name: field.default for field in dataclasses.fields(options)}
+    hints = typing.get_type_hints(options)
     for name, value in values.items():
         option = flag(options, name).replace("--", f"--{prefix}", 1)
-        if isinstance(value, bool) and isinstance(defaults[name], bool):
+        if hints[name] is bool:
             words.append(option if value else option.replace("--", "--no-", 1))
         else:
             words += [option, *map(str, value if isinstance(value, tuple | list) else [value])]

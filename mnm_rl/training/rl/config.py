@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from tyro.conf import Suppress, arg
 
@@ -16,24 +17,29 @@ from mnm_rl.training.folder import AGENT, PPO_AGENT, RunKind
 from mnm_rl.training.options import (
     check_numbers,
     core_help,
+    field_texts,
     from_plain,
     full_core_settings,
     plain,
     upgraded_core_settings,
 )
+from mnm_rl.training.rl.defaults import A2C, CORE_SIZES, FORMER, FORMER_LENGTH, PPO, Defaults
 from mnm_rl.training.rl.environments import EnvConfig, is_maze, maze_rules
 
-MAZE_EPISODES = 60_000
-OTHER_TIMESTEPS = 500_000
-OTHER_N_STEPS = 128
-WATCH_EVERY = 500
+OF_ENVIRONMENT: Any = None
+"""Marks a field that has a default in the maze and one elsewhere, see ``defaults.py``; every config that has
+been built has a value there."""
+LATER = ("episodes", "timesteps", "n_steps", "watch_every")
+"""Fields that stay ``None``: their defaults depend on more than which environment it is."""
+ConfigT = TypeVar("ConfigT", bound="AgentConfig")
 
 
 @dataclass(frozen=True)
 class AgentConfig(EnvConfig):
-    """A run. What is ``None`` depends on the environment; see the text of the option."""
+    """A run. What is not given depends on the environment; see the text of the option."""
 
     kind: ClassVar[RunKind]
+    defaults: ClassVar[Defaults]
     default_entropy_kind: ClassVar[Literal["concentration", "entropy"]]
 
     core: Annotated[str, arg(help=core_help())] = "mnm-p"
@@ -51,44 +57,44 @@ class AgentConfig(EnvConfig):
     seed: int = 0
     """Of the parameters, the environments and the actions."""
 
-    n_envs: int = 16
+    n_envs: int = OF_ENVIRONMENT
     """Environments that are played at once."""
     episodes: int | None = None
-    """Length of the whole run in episodes, the maze only (60000 if nothing is given)."""
+    """Length of the whole run in episodes, the maze only."""
     timesteps: int | None = None
-    """Length of the whole run in steps, instead of episodes (other environments: 500000)."""
+    """Length of the whole run in steps, instead of episodes."""
     n_steps: int | None = None
-    """Steps per environment and update; gradients reach back no further. Maze: its horizon; others: 128."""
+    """Steps per environment and update; gradients reach back no further."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = OF_ENVIRONMENT
     """Of Adam."""
-    schedule: Literal["constant", "linear"] = "linear"
+    schedule: Literal["constant", "linear"] = OF_ENVIRONMENT
     """linear: the learning rate falls to zero over the run."""
-    gamma: float | None = None
-    """Discount per step. The maze: 0.9; others: 0.99."""
+    gamma: float | None = OF_ENVIRONMENT
+    """Discount per step."""
     gamma_end: float | None = None
     """Discount at the end of the run, to which it goes in a straight line; it stays if not given."""
-    gae_lambda: float = 0.95
+    gae_lambda: float = OF_ENVIRONMENT
     """1 for Monte-Carlo returns, less for generalized advantage estimation."""
-    vf_coef: float = 0.1
+    vf_coef: float = OF_ENVIRONMENT
     """Weight of the squared error of the values."""
-    ent_coef: float = 0.03
+    ent_coef: float = OF_ENVIRONMENT
     """Weight of the term that keeps the policy exploring."""
     ent_coef_end: float | None = None
     """That weight at the end of the run, to which it goes in a straight line; it stays if not given."""
     entropy_kind: Literal["concentration", "entropy"] | None = None
     """That term: sum of squared probabilities, or minus the entropy. Continuous actions: entropy; others:
     concentration."""
-    max_grad_norm: float = 4.0
+    max_grad_norm: float = OF_ENVIRONMENT
     """Gradients are scaled down to this norm."""
-    meta_coef: float = 1.0
+    meta_coef: float = OF_ENVIRONMENT
     """Weight of the core's own loss."""
-    adam_epsilon: float = 1e-5
+    adam_epsilon: float = OF_ENVIRONMENT
     """Of Adam."""
-    normalize_advantage: bool = False
-    """Bring the advantages of each update to mean 0 and standard deviation 1."""
-    bootstrap_time_limit: bool | None = None
-    """Count the value of the last observation where a time limit ends an episode. Maze: no; others: yes."""
+    normalize_advantage: bool = OF_ENVIRONMENT
+    """Bring the advantages of each update, for PPO of each minibatch, to mean 0 and standard deviation 1."""
+    bootstrap_time_limit: bool | None = OF_ENVIRONMENT
+    """Count the value of the last observation where a time limit ends an episode."""
 
     log_every: int = 5
     """Updates per row of progress.csv."""
@@ -96,7 +102,21 @@ class AgentConfig(EnvConfig):
     """Minutes between checkpoints; a killed run loses no more."""
     watch_every: int | None = None
     """The maze only: updates between two episodes that TensorBoard shows, with what the memory does in them;
-    500 if not given, 0: none."""
+    0: none."""
+
+    def __post_init__(self) -> None:
+        for name, value in self._defaults.items():
+            if name not in LATER and getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+
+    @property
+    def _defaults(self) -> Mapping[str, Any]:
+        return self.defaults.of(is_maze(self.env))
+
+    def default(self, name: str) -> Any:
+        """What a field is if nothing is given, in this environment."""
+        of_class = {each.name: each.default for each in dataclasses.fields(self)}
+        return self._defaults.get(name, of_class[name])
 
     def check(self) -> None:
         """Make sure that the options fit each other and the environment; cheap, nothing is built.
@@ -144,8 +164,9 @@ class AgentConfig(EnvConfig):
         return self.entropy_kind or ("entropy" if continuous else self.default_entropy_kind)
 
     def all_core_settings(self) -> dict[str, Any]:
-        """Every setting of the core: what is given, then the core's defaults."""
-        return full_core_settings(self.core, self.core_settings, {})
+        """Every setting of the core: what is given, then the sizes for its environment, then its defaults."""
+        sizes = {} if is_maze(self.env) else CORE_SIZES
+        return full_core_settings(self.core, self.core_settings, sizes)
 
     @property
     def total_timesteps(self) -> int:
@@ -153,22 +174,21 @@ class AgentConfig(EnvConfig):
         if self.timesteps is not None:
             return self.timesteps
         if is_maze(self.env):
-            return (self.episodes or MAZE_EPISODES) * maze_rules(self).horizon
-        return OTHER_TIMESTEPS
+            return (self.episodes or self.default("episodes")) * maze_rules(self).horizon
+        return self.default("timesteps")
 
     @property
     def rollout_steps(self) -> int:
         """Steps per environment and update."""
         if self.n_steps is not None:
             return self.n_steps
-        return maze_rules(self).horizon if is_maze(self.env) else OTHER_N_STEPS
+        return self.default("n_steps") or maze_rules(self).horizon
 
     @property
     def discount(self) -> float:
-        """gamma, or its default for the environment."""
-        if self.gamma is not None:
-            return self.gamma
-        return 0.9 if is_maze(self.env) else 0.99
+        """Gamma."""
+        assert self.gamma is not None  # there is always a default
+        return self.gamma
 
     @property
     def linear_settings(self) -> dict[str, tuple[float, float]]:
@@ -181,50 +201,56 @@ class AgentConfig(EnvConfig):
         """watch_every, or its default for the environment; 0 for no watching."""
         if self.watch_every is not None:
             return self.watch_every
-        return WATCH_EVERY if is_maze(self.env) else 0
+        return self.default("watch_every")
 
     @property
     def bootstraps(self) -> bool:
-        """bootstrap_time_limit, or its default for the environment."""
-        return not is_maze(self.env) if self.bootstrap_time_limit is None else self.bootstrap_time_limit
+        """bootstrap_time_limit."""
+        return bool(self.bootstrap_time_limit)
 
 
+def tells_defaults(config_class: type[ConfigT]) -> type[ConfigT]:
+    """Add to the help texts of a run's fields what they are in the maze and elsewhere."""
+    hints = typing.get_type_hints(config_class, include_extras=True)
+    texts: dict[str, str] = {}
+    for each in reversed(config_class.__mro__[:-1]):
+        texts |= field_texts(each)
+    for name, text in texts.items():
+        if told := config_class.defaults.told(name):
+            config_class.__annotations__[name] = Annotated[hints[name], arg(help=f"{text} {told}")]
+    return config_class
+
+
+@tells_defaults
 @dataclass(frozen=True)
 class A2CConfig(AgentConfig):
     """A run of A2C."""
 
     kind = AGENT
+    defaults = A2C
     default_entropy_kind = "concentration"
 
 
+@tells_defaults
 @dataclass(frozen=True)
 class PPOConfig(AgentConfig):
     """A run of PPO."""
 
     kind = PPO_AGENT
+    defaults = PPO
     default_entropy_kind = "entropy"
 
-    schedule: Literal["constant", "linear"] = "constant"
-    """linear: the learning rate falls to zero over the run."""
-    vf_coef: float = 0.5
-    """Weight of the squared error of the values."""
-    ent_coef: float = 0.003
-    """Weight of the term that keeps the policy exploring."""
     entropy_kind: Literal["concentration", "entropy"] | None = None
     """That term: sum of squared probabilities, or minus the entropy, which it is if nothing is given."""
-    max_grad_norm: float = 0.5
-    """Gradients are scaled down to this norm."""
-    normalize_advantage: bool = True
-    """Bring the advantages of each minibatch to mean 0 and standard deviation 1."""
 
-    n_epochs: int = 4
+    n_epochs: int = OF_ENVIRONMENT
     """How often each rollout is learned from."""
     batch_size: int | None = None
     """Steps in a minibatch, of whole sequences; about a quarter of the rollout if not given."""
     bptt_steps: int | None = None
     """Cut the rollout into sequences of so many steps; gradients reach back no further. All of it if not
     given."""
-    clip_range: float = 0.2
+    clip_range: float = OF_ENVIRONMENT
     """How far a probability may move in learning from one rollout, as a ratio."""
     clip_range_vf: float | None = None
     """The same for the values, in their own unit; no limit if not given."""
@@ -258,9 +284,13 @@ CHANGEABLE = (
 
 
 def config_to_dict(config: AgentConfig) -> dict[str, Any]:
-    """Plain values for JSON, with all settings of the core."""
+    """Plain values for JSON, with all settings of the core and what depends on the environment."""
     values = {each.name: getattr(config, each.name) for each in dataclasses.fields(config)}
-    return plain({**values, "core_settings": config.all_core_settings()})
+    values |= {"n_steps": config.rollout_steps, "core_settings": config.all_core_settings()}
+    if config.episodes is None and config.timesteps is None:
+        length = "episodes" if is_maze(config.env) else "timesteps"
+        values[length] = config.default(length)
+    return plain(values)
 
 
 def config_from_dict(values: Mapping[str, Any], kind: RunKind = AGENT) -> AgentConfig:
@@ -274,6 +304,21 @@ def config_from_dict(values: Mapping[str, Any], kind: RunKind = AGENT) -> AgentC
         ValueError: if there is an option that this version does not know, or does not allow.
         TypeError: a setting that the core does not have.
     """
-    config = from_plain(CONFIGS[kind.name], upgraded_core_settings(values))
+    config = from_plain(CONFIGS[kind.name], _upgraded(values))
     config.check()
     return config
+
+
+def _upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values of a former run, with what its ``null`` and its core's defaults stood for then."""
+    upgraded = upgraded_core_settings(values)
+    elsewhere = not is_maze(str(upgraded.get("env", EnvConfig.env)))
+    if "core_kwargs" in values and "core_settings" not in values:
+        core = upgraded.get("core", AgentConfig.core)
+        upgraded["core_settings"] = full_core_settings(core, upgraded["core_settings"], {})
+    for name, former in FORMER.items():
+        if name in upgraded and upgraded[name] is None:
+            upgraded[name] = former[elsewhere]
+    if {"episodes", "timesteps"} <= upgraded.keys() and upgraded["episodes"] is upgraded["timesteps"] is None:
+        upgraded |= FORMER_LENGTH[elsewhere]
+    return upgraded

@@ -195,7 +195,7 @@ def write_entry(config: AgentConfig) -> dict[str, Any]:
         name, value = each.name, values[each.name]
         if name in ELSEWHERE or name in entry or value is None:
             continue
-        if name in ALWAYS or value != each.default:
+        if name in ALWAYS or value != config.default(name):
             entry[name] = value
     if "env_kwargs" in entry:
         entry["env_kwargs"] = json.loads(config.env_kwargs)
@@ -228,8 +228,7 @@ def _policy_arguments(config: AgentConfig) -> dict[str, Any]:
     for each in dataclasses.fields(config):
         if each.name in POLICY_FIELDS and (value := getattr(config, each.name)) != each.default:
             arguments[each.name] = value
-    epsilon = next(each for each in dataclasses.fields(config) if each.name == "adam_epsilon")
-    if config.adam_epsilon != epsilon.default:
+    if config.adam_epsilon != config.default("adam_epsilon"):
         arguments["optimizer_kwargs"] = {"eps": config.adam_epsilon}
     return arguments
 
