@@ -18,7 +18,7 @@ from mnm_rl.envs import MazeVecEnv
 from mnm_rl.training.folder import read_run
 from mnm_rl.training.rl.agent import load_agent, make_agent
 from mnm_rl.training.rl.config import A2CConfig, PPOConfig
-from mnm_rl.training.rl.environments import EnvConfig, make_env
+from mnm_rl.training.rl.environments import EnvConfig, make_env, normalized_env
 from mnm_rl.training.rl.evaluation import evaluate_agent
 
 ALGORITHMS = [RecurrentA2C, RecurrentPPO]
@@ -255,6 +255,14 @@ def test_the_commands(program, run_script, tmp_path):  # noqa: F811
     status, out, err = run_script("evaluate", run, "--episodes", "4")
     assert (status, err) == (0, "")
     assert "agent, deterministic" in out
+
+
+def test_of_observations_that_are_no_numbers_the_rewards_alone_are_normalised():
+    config = PPOConfig(env="FrozenLake-v1", n_envs=2)
+    assert config.normalize == "both"
+    env = normalized_env(config, make_env(config, 2), config.discount)
+    assert isinstance(env, VecNormalize)
+    assert (env.norm_obs, env.norm_reward) == (False, True)
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,8 @@ def test_commands_say_what_the_trials_are(jobs_of, monkeypatch):
             assert arguments[::2] == ["--config", "--timesteps", "--log-dir"]
             config = read_settings(arguments[1], int(arguments[3]))
         config.check()
-        assert flat(config_to_dict(config)) == {**job.settings, "timesteps": job.trial.length}
+        length = {"timesteps": job.trial.length, "episodes": None}
+        assert flat(config_to_dict(config)) == {**job.settings, **length}
 
 
 def test_the_table_of_environments():

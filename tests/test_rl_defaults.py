@@ -1,6 +1,7 @@
 """Settings that are not given: one table per algorithm, for the maze and for other environments."""
 
 import dataclasses
+import json
 import sys
 from typing import Any
 
@@ -42,17 +43,20 @@ def test_both_tables_have_the_same_fields_and_they_are_the_runs(config_class):
 
 
 def test_another_default_is_the_runs_and_the_help_tells_both(monkeypatch, capsys):
-    changed = Defaults({**PPOConfig.defaults.maze}, {**PPOConfig.defaults.others, "ent_coef": 0.25})
+    others = {**PPOConfig.defaults.others, "ent_coef": 0.25, "n_steps": 32, "learning_rate": 1e-3}
+    changed = Defaults({**PPOConfig.defaults.maze, "learning_rate": 1e-3}, others)
     monkeypatch.setattr(PPOConfig, "defaults", changed)
     assert (PPOConfig(env="CartPole-v1").ent_coef, PPOConfig().ent_coef) == (0.25, 0.003)
     assert changed.told("ent_coef") == "If nothing is given, the maze: 0.003; others: 0.25."
-    assert changed.told("n_steps") == "If nothing is given, the maze: its horizon; others: 128."
+    assert changed.told("n_steps") == "If nothing is given, the maze: its horizon; others: 32."
     assert changed.told("learning_rate") == changed.told("core") == ""
     monkeypatch.setattr(sys, "argv", ["train_ppo.py", "--env", "CartPole-v1", "--help"])
     with pytest.raises(SystemExit):
         train_ppo.run_from_command_line()
     help_text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "Discount per step. If nothing is given, the maze: 0.9; others: 0.99. (default: 0.99)" in help_text
+    gamma = PPOConfig.defaults.others["gamma"]
+    told = f"Discount per step. If nothing is given, the maze: 0.9; others: {gamma}. (default: {gamma})"
+    assert told in help_text
     assert "the maze: no; others: yes. (default: True)" in help_text
 
 
@@ -125,9 +129,10 @@ def test_a_run_is_saved_with_values_and_goes_on_with_them(run_script, tmp_path, 
     run = tmp_path / "run"
     assert run_script("train_ppo", *words, "--no-tensorboard", "--log-dir", run)[0] == 0
     before = (run / "config.json").read_text()
-    assert '"gamma": 0.99' in before
-    assert '"n_steps": 128' in before
-    others = {**PPOConfig.defaults.others, "gamma": 0.5, "learning_rate": 0.5, "n_steps": 64}
+    for name in ("gamma", "n_steps", "normalize"):
+        assert f'"{name}": {json.dumps(PPOConfig.defaults.others[name])}' in before
+    others = {**PPOConfig.defaults.others, "gamma": 0.5, "learning_rate": 0.5, "n_steps": 32}
+    others["normalize"] = "none"
     monkeypatch.setattr(PPOConfig, "defaults", Defaults(PPOConfig.defaults.maze, others))
     assert run_script("train_ppo", "--resume", run, "--quiet", "--no-tensorboard")[0] == 0
     assert (run / "config.json").read_text() == before

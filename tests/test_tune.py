@@ -126,10 +126,11 @@ def test_what_is_fixed_is_not_searched():
 
 
 def test_numbers_are_rounded_and_the_first_trial_has_the_settings_of_the_program():
-    config = PPOConfig(env="CartPole-v1", ent_coef=0.5)
+    config = PPOConfig(env="CartPole-v1", ent_coef=0.5, n_steps=32)
     drawn = drawn_from(config, search_space(config))
     assert "ent_coef" not in drawn, "it lies outside"
-    assert (drawn["gamma"], drawn["n_steps"], drawn["learning_rate"]) == (0.99, 128, config.learning_rate)
+    for name in ("gamma", "n_steps", "learning_rate", "normalize"):
+        assert drawn[name] == getattr(config, name)
     assert chosen_config(config, {"learning_rate": 0.00123456}).learning_rate == 0.00123
 
 

@@ -26,8 +26,9 @@ from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.curves import CurveFile, mean
 from mnm_rl.training.folder import CONTRIB, PPO_AGENT, create_run
 from mnm_rl.training.options import parse_json_object
+from mnm_rl.training.rl.agent import changeable_settings
 from mnm_rl.training.rl.config import PPOConfig, config_from_dict, config_to_dict
-from mnm_rl.training.rl.environments import make_env
+from mnm_rl.training.rl.environments import make_env, normalized_env
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Args:
 def main(args: Args) -> None:
     """Train; the run cannot be resumed."""
     config = read_settings(args.config, args.timesteps)
-    agent = make_contrib(config, make_env(config, config.n_envs))
+    agent = make_contrib(config, normalized_env(config, make_env(config, config.n_envs), config.discount))
     directory = Path(args.log_dir)
     create_run(directory, CONTRIB, config_to_dict(config))
     agent.learn(config.total_timesteps, CurveCallback(directory))
@@ -80,7 +81,7 @@ def make_contrib(config: PPOConfig, env: VecEnv) -> OnPolicyAlgorithm:
     return RecurrentPPO(
         "MlpLstmPolicy",
         env,
-        learning_rate=config.learning_rate,
+        learning_rate=changeable_settings(config)["learning_rate"],
         n_steps=config.rollout_steps,
         batch_size=config.batch_size or math.ceil(rollout / 4),
         n_epochs=config.n_epochs,

@@ -36,7 +36,7 @@ class Environment:
     high: float
     """... and as 1."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Of PPO and of the environment; the same for every core."""
+    """Of PPO and of the environment, where they are not the defaults; the same for every core."""
     published: tuple[Published, ...] = ()
 
 
@@ -56,13 +56,16 @@ def _popgym(
 ) -> Environment:
     """A game whose rewards add up to between -1 and 1; ``steps`` is the length of two of its episodes."""
     marks = tuple(Published(who, score, 15 * MILLION, POPGYM) for who, score in scores.items())
-    settings = {"n_steps": steps, "learning_rate": 2e-3, **settings}
+    settings = {"n_steps": steps, "normalize": "none", **settings}
     return Environment(game, f"POPGym{game}-v0", timesteps, 15 * MILLION, -1, 1, settings, marks)
 
 
 def _minigrid(name: str, **settings: Any) -> Environment:
     # From tables the episodes are the same, and a step takes a fraction of the time.
-    settings = {"n_steps": 64, "ent_coef": 0.005, "tabulated": True, **settings}
+    settings = {
+        **{"n_epochs": 4, "learning_rate": 1e-3, "gamma": 0.99, "ent_coef": 0.005, "normalize": "none"},
+        **{"tabulated": True, **settings},
+    }
     return Environment(name, f"MiniGrid-{name}-v0", MILLION, 5 * MILLION, 0, 1, settings)
 
 
@@ -78,16 +81,13 @@ ENVIRONMENTS = {
     for row in (
         _no_velocities(
             *("CartPoleNoVel", "CartPoleNoVel-v1", 100_000, (0, 500), 500.0),
-            reward_scale=0.05,
         ),
         _no_velocities(
             *("PendulumNoVel", "PendulumNoVel-v1", 100_000, (-1500, 0), -217.9),
-            reward_scale=0.01,
             gamma=0.9,
         ),
         _no_velocities(
             *("MountainCarContinuousNoVel", "MountainCarContinuousNoVel-v0", 300_000, (0, 100), 91.5),
-            reward_scale=0.1,
         ),
         _popgym("RepeatPreviousEasy", 300_000, 104, {"GRU, best of 13": 1.0}),
         _popgym("RepeatPreviousMedium", MILLION, 208, {"GRU": -0.315, "best of 13 (LMU)": 0.789}),

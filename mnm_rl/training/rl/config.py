@@ -31,6 +31,8 @@ OF_ENVIRONMENT: Any = None
 been built has a value there."""
 LATER = ("episodes", "timesteps", "n_steps", "watch_every")
 """Fields that stay ``None``: their defaults depend on more than which environment it is."""
+OF_A_RUN = {"seed", "vf_coef", "checkpoint_minutes"}
+"""Fields that every run has saved, whatever its age; what is given for a new one hardly has them all."""
 ConfigT = TypeVar("ConfigT", bound="AgentConfig")
 
 
@@ -316,6 +318,8 @@ def _upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
     if "core_kwargs" in values and "core_settings" not in values:
         core = upgraded.get("core", AgentConfig.core)
         upgraded["core_settings"] = full_core_settings(core, upgraded["core_settings"], {})
+    if upgraded.keys() >= OF_A_RUN and upgraded.get("normalize") is None:
+        upgraded["normalize"] = "none"  # the run is from before there was another default
     for name, former in FORMER.items():
         if name in upgraded and upgraded[name] is None:
             upgraded[name] = former[elsewhere]

@@ -42,6 +42,7 @@ A2C = Defaults(
     maze={
         "episodes": 60_000,
         "watch_every": 500,
+        "normalize": "none",
         "n_envs": 16,
         "learning_rate": 1e-3,
         "schedule": "linear",
@@ -58,6 +59,7 @@ A2C = Defaults(
     others={
         "timesteps": 500_000,
         "watch_every": 0,
+        "normalize": "both",
         "n_envs": 16,
         "n_steps": 128,
         "learning_rate": 1e-3,
@@ -78,6 +80,7 @@ PPO = Defaults(
     maze={
         "episodes": 60_000,
         "watch_every": 500,
+        "normalize": "none",
         "n_envs": 16,
         "learning_rate": 1e-3,
         "schedule": "constant",
@@ -96,11 +99,12 @@ PPO = Defaults(
     others={
         "timesteps": 500_000,
         "watch_every": 0,
+        "normalize": "both",
         "n_envs": 16,
-        "n_steps": 128,
-        "learning_rate": 1e-3,
-        "schedule": "constant",
-        "gamma": 0.99,
+        "n_steps": 64,
+        "learning_rate": 2e-3,
+        "schedule": "linear",
+        "gamma": 0.98,
         "gae_lambda": 0.95,
         "vf_coef": 0.5,
         "ent_coef": 0.003,
@@ -109,7 +113,7 @@ PPO = Defaults(
         "adam_epsilon": 1e-5,
         "normalize_advantage": True,
         "bootstrap_time_limit": True,
-        "n_epochs": 4,
+        "n_epochs": 10,
         "clip_range": 0.2,
     },
 )

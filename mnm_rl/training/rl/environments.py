@@ -51,8 +51,8 @@ class EnvConfig:
     reward_scale: float = 1.0
     """Learn from rewards times this number; what is shown stays as it is. Not for the maze."""
     normalize: Literal["none", "observations", "rewards", "both"] | None = None
-    """Bring observations, rewards or both to a common scale, by statistics of the run so far (none, if not
-    given). What is shown stays as it is. Not for the maze."""
+    """Bring observations, rewards or both (of observations those that are numbers) to a common scale, by
+    statistics of the run so far. What is shown stays as it is. Not for the maze."""
     wrapper: tuple[str, ...] = ()
     """Wrappers directly around each environment, the innermost first, as module:Class, such as
     popgym.wrappers:Antialias; not for the maze."""
@@ -197,7 +197,9 @@ def normalized_env(config: EnvConfig, env: VecEnv, discount: float) -> VecEnv:
     space = env.observation_space
     if observations and isinstance(space, spaces.Dict):
         keys = [key for key, part in space.spaces.items() if _is_numbers(part)]
-    if observations and not (keys or _is_numbers(space)):
+    if observations and not (keys or _is_numbers(space)) and rewards:
+        observations = False
+    elif observations and not (keys or _is_numbers(space)):
         raise ValueError(
             f"The observations of {config.env} are no numbers that could be normalised: {one_line(space)}; "
             "give --normalize rewards or none."

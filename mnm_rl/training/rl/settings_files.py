@@ -212,7 +212,17 @@ def entry_key(env: str, core: str) -> str:
 
 
 ALWAYS = (
-    *("n_envs", "n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "ent_coef", "vf_coef"),
+    *(
+        "normalize",
+        "n_envs",
+        "n_steps",
+        "batch_size",
+        "n_epochs",
+        "gamma",
+        "gae_lambda",
+        "ent_coef",
+        "vf_coef",
+    ),
     *("max_grad_norm", "clip_range", "normalize_advantage", "meta_coef", "entropy_kind"),
     *("bootstrap_time_limit", "bptt_steps"),
 )
