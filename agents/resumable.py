@@ -328,10 +328,12 @@ def _check_values(agent: ResumableAlgorithm) -> None:
     Raises:
         ValueError: something of a kind that it cannot be.
     """
-    for name in ("num_timesteps", "_n_updates", "_episode_num", "n_processes"):
+    for name in ("num_timesteps", "_n_updates", "_episode_num"):
         value = getattr(agent, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise ValueError(f"its {name} must be a whole number that is not negative, got {value!r}.")
+    if not isinstance(agent.n_processes, int) or agent.n_processes < 1:
+        raise ValueError(f"its n_processes must be at least 1, got {agent.n_processes!r}.")
     kinds: dict[str, tuple[type, ...]] = {
         "callback_state": (dict,),
         "_run_state": (dict, type(None)),

@@ -49,7 +49,7 @@ def leave_processes() -> None:
         distributed.destroy_process_group()
 
 
-def first_process_only(act: Callable[[], None]) -> None:
+def first_process_only(act: Callable[[], object]) -> None:
     """Do something in the first process; where it fails, it says so alone and the others end with it."""
     rank, processes = process_share()
     if processes == 1:
