@@ -279,7 +279,7 @@ def test_nothing_is_sent_by_a_single_process(monkeypatch, algorithm):
 
 ROOT = Path(__file__).parent.parent
 RUN = [
-    *("--core", "lstm", "--core.hidden-size", "6", "--n-envs", "4", "--n-steps", "9"),
+    *("--core", "lstm", "--core.hidden-size", "6", "--n-steps", "9"),
     *("--env", "MNMMaze-5x5", "--env-kwargs", '{"horizon": 12}', "--log-every", "1", "--watch-every", "0"),
     *("--schedule", "constant", "--seed", "2"),
 ]
@@ -304,6 +304,10 @@ def run(script: str, *arguments: str, processes: int = 2) -> tuple[int, str]:
     return process.returncode, errors
 
 
+def lines(path: Path) -> int:
+    return path.read_text().count("\n") if path.exists() else 0
+
+
 def curve(folder: Path) -> dict[str, list[float]]:
     return {name: each for name, each in read_curve(folder / "progress.csv").items() if name != "seconds"}
 
@@ -320,10 +324,8 @@ def parameters(folder: Path) -> dict[str, torch.Tensor]:
 
 def test_a_run_of_two_processes_goes_on_where_it_was_stopped(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    process = start("train_ppo.py", *RUN, "--episodes", "1000000", "--log-dir", str(parts))
-    for _ in range(6000):
-        if (parts / "progress.csv").exists() and len((parts / "progress.csv").read_text().split()) > 3:
-            break
+    process = start("train_ppo.py", *RUN, "--n-envs", "4", "--episodes", "1000000", "--log-dir", str(parts))
+    while process.poll() is None and lines(parts / "progress.csv") < 4:
         time.sleep(0.02)
     # One process is asked to stop; both do, after the same update.
     os.kill(int((parts / LOCK_FILE).read_text()), signal.SIGTERM)
@@ -339,7 +341,7 @@ def test_a_run_of_two_processes_goes_on_where_it_was_stopped(tmp_path):
     assert "holds what a run of a group of 2 processes needs to go on, and here is one process" in errors
     status, errors = run("train_ppo.py", "--resume", str(parts), *length)
     assert status == 0, errors
-    status, errors = run("train_ppo.py", *RUN, *length, "--log-dir", str(whole))
+    status, errors = run("train_ppo.py", *RUN, "--n-envs", "4", *length, "--log-dir", str(whole))
     assert status == 0, errors
     # Episodes of both processes are in the curve: one ends every 12 steps in each of 4 environments.
     found = curve(whole)

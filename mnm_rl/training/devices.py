@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -46,6 +47,8 @@ def join_processes(device: str) -> bool:
 def leave_processes() -> None:
     """The inverse of :func:`join_processes`, at the end of a program however it comes."""
     if distributed.is_available() and distributed.is_initialized():
+        # As soon as one process has ended, torchrun sends this to the others, which are ending, too.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         distributed.destroy_process_group()
 
 
