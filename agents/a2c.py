@@ -9,13 +9,13 @@ from typing import Any, Self
 
 import torch
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import explained_variance
 from torch import Tensor
 from torch.nn import functional as F
 
 from mnm_rl.agents.buffers import SequenceRolloutBuffer
 from mnm_rl.agents.on_policy import EntropyKind, Losses, RecurrentOnPolicyAlgorithm
 from mnm_rl.agents.policies import RecurrentActorCriticPolicy, SequenceEvaluation
+from mnm_rl.agents.processes import explained_by, standardized
 from mnm_rl.agents.settings import OTHER_ALGORITHMS
 
 
@@ -55,7 +55,7 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm):
         vf_coef: weight of the squared error of the values.
         meta_coef: weight of the core's own loss.
         max_grad_norm: gradients are scaled down to this norm.
-        normalize_advantage: to mean 0 and standard deviation 1 over the rollout.
+        normalize_advantage: to mean 0 and standard deviation 1 over the rollout, of all processes.
         bootstrap_time_limit: add ``gamma * V(last observation)`` where an episode was cut off by a time
             limit, as Stable-Baselines3 does.
         rollout_buffer_class: :class:`SequenceRolloutBuffer` or a subclass.
@@ -159,7 +159,7 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm):
             {
                 **losses.numbers(),
                 "grad_norm": info.grad_norm,
-                "explained_variance": float(explained_variance(values.ravel(), returns.ravel())),
+                "explained_variance": explained_by(values, returns, self.device),
                 "skipped_updates": self.guard.skipped,
             }
         )
@@ -167,7 +167,7 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm):
 
     def _losses(self, evaluation: SequenceEvaluation, advantages: Tensor, returns: Tensor) -> Losses:
         if self.normalize_advantage:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+            advantages = standardized(advantages)
         concentration = evaluation.concentration
         return Losses(
             policy=-(evaluation.log_probs * advantages).mean(),
@@ -200,5 +200,5 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm):
 
     def _check_settings(self) -> None:
         super()._check_settings()
-        if self.normalize_advantage and self.n_steps * self.n_envs < 2:
+        if self.normalize_advantage and self.n_steps * self.n_envs * self.n_processes < 2:
             raise ValueError("normalize_advantage needs at least two steps per update.")

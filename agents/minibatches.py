@@ -52,15 +52,19 @@ class Minibatch(NamedTuple):
     """``[L, N]``."""
 
 
-def find_cuts(n_steps: int, n_envs: int, bptt_steps: int | None, batch_size: int | None) -> Cuts:
-    """How a rollout is cut into sequences and these are dealt to minibatches.
+def find_cuts(
+    n_steps: int, n_envs: int, bptt_steps: int | None, batch_size: int | None, processes: int = 1
+) -> Cuts:
+    """How a rollout is cut into sequences and these are dealt to minibatches, in each process for itself.
 
     Args:
         n_steps: T.
-        n_envs: B.
+        n_envs: B, of this process.
         bptt_steps: L; T if not given.
-        batch_size: steps in a minibatch; if not given, the number of minibatches is as near to four as an
-            equal share of the sequences allows, and one if there is none up to eight.
+        batch_size: steps in a minibatch, of all processes together; if not given, the number of minibatches
+            is as near to four as an equal share of the sequences allows, and one if there is none up to
+            eight.
+        processes: that train together, with as many environments each.
 
     Raises:
         ValueError: something does not divide evenly; the message says what would.
@@ -78,14 +82,18 @@ def find_cuts(n_steps: int, n_envs: int, bptt_steps: int | None, batch_size: int
         possible = [count for count in range(1, MOST_MINIBATCHES + 1) if sequences % count == 0]
         best = min(possible, key=lambda count: (count == 1, abs(count - PREFERRED_MINIBATCHES)))
         return Cuts(length, sequences, best)
-    if batch_size % length or sequences % (batch_size // length):
-        fitting = length * _nearest(batch_size / length, sequences)
+    steps_at_once = length * processes
+    if batch_size % steps_at_once or sequences % (batch_size // steps_at_once):
+        fitting = steps_at_once * _nearest(batch_size / steps_at_once, sequences)
+        whole = f"whole sequences of {length}"
+        if processes > 1:
+            whole += f", equally many from each of {processes} processes,"
+        total = n_envs * processes
         raise ValueError(
-            f"batch_size counts steps, and must hold whole sequences of {length} and divide the "
-            f"{n_steps * n_envs} of a rollout ({n_steps} in each of {n_envs} environments) evenly, "
-            f"got {batch_size}; {fitting} does."
+            f"batch_size counts steps, and must hold {whole} and divide the {n_steps * total} of a rollout "
+            f"({n_steps} in each of {total} environments) evenly, got {batch_size}; {fitting} does."
         )
-    return Cuts(length, sequences, sequences // (batch_size // length))
+    return Cuts(length, sequences, sequences // (batch_size // steps_at_once))
 
 
 def cut(tensor: Tensor, length: int) -> Tensor:

@@ -29,6 +29,14 @@ from mnm_rl.agents.policies import (
     RecurrentActorCriticPolicy,
     RecurrentMultiInputActorCriticPolicy,
 )
+from mnm_rl.agents.processes import (
+    SharedStatistics,
+    check_alike,
+    least_of_processes,
+    mean_over_processes,
+    seed_own_draws,
+    take_from_first,
+)
 from mnm_rl.agents.resumable import ResumableAlgorithm
 from mnm_rl.agents.returns import advantages_and_returns
 from mnm_rl.agents.settings import (
@@ -44,7 +52,7 @@ from mnm_rl.agents.settings import (
     check_number,
 )
 from mnm_rl.agents.spaces import check_spaces
-from mnm_rl.updates import GuardedOptimizer
+from mnm_rl.updates import GuardedOptimizer, process_share
 
 EntropyKind = Literal["entropy", "concentration"]
 
@@ -73,6 +81,10 @@ class Losses(NamedTuple):
 
 class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
     """An actor-critic algorithm for recurrent policies that learns from whole rollouts.
+
+    In a group of ``torch.distributed`` every process makes an agent of the same settings with environments
+    of its own, as many as each other, and calls :meth:`learn`: all of them then make the same updates, from
+    everything that was played. What is shared is in :mod:`mnm_rl.agents.processes`.
 
     A subclass has its own settings, sets them before it calls this constructor, extends
     :meth:`_check_numbers` and :meth:`_check_settings` by them, and makes its update in ``train``.
@@ -121,6 +133,7 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
     last_update: dict[str, float]
     """Numbers of the last update, by name."""
     _use_masking = False
+    _statistics: SharedStatistics | None = None
 
     def __init__(
         self,
@@ -174,6 +187,7 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
             env = flattened(made_env(env, verbose))
             check_spaces(env.observation_space, env.action_space)
         self.last_update = {}
+        self.n_processes = process_share()[1]
         super().__init__(
             policy,
             env,  # pyright: ignore[reportArgumentType]
@@ -200,7 +214,10 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
     def _setup_model(self) -> None:
         self._check_settings()
         super()._setup_model()
-        self.guard = GuardedOptimizer(self.policy.optimizer, self.policy.parameters(), self.max_grad_norm)
+        seed_own_draws(self.seed, self.device)
+        self.guard = GuardedOptimizer(
+            self.policy.optimizer, self.policy.parameters(), self.max_grad_norm, average_gradients=True
+        )
         self.core_state = self.policy.initial_state(self.n_envs)
 
     def learn(
@@ -236,9 +253,43 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
         )
         assert self.env is not None
         self._use_masking = chosen_masking(self.env, use_masking)
+        self._meet(total_timesteps)
         return super().learn(
             total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
         )
+
+    def _meet(self, total_timesteps: int) -> None:
+        """Make sure that the processes that learn together are about to do the same, from the same start.
+
+        Raises:
+            ValueError: their agents differ in a setting.
+        """
+        self.n_processes = process_share()[1]
+        check_alike(self._shared_settings() | {"total_timesteps": total_timesteps})
+        take_from_first(list(self.policy.state_dict().values()))
+        assert self.env is not None
+        self._statistics = SharedStatistics(self.env)
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        found = super()._setup_learn(*args, **kwargs)
+        self._share_statistics()  # first observations count, too
+        return found
+
+    def _share_statistics(self) -> None:
+        if self._statistics is not None:
+            self._statistics.share()
+
+    def _shared_settings(self) -> dict[str, Any]:
+        """What has to be the same in all processes."""
+        return {
+            "algorithm": type(self).__name__,
+            "number of environments": self.n_envs,
+            "n_steps": self.n_steps,
+            "num_timesteps": self.num_timesteps,
+            "number of parameters": sum(each.numel() for each in self.policy.parameters()),
+            "normalize_advantage": self.normalize_advantage,
+            "max_grad_norm": self.max_grad_norm,
+        }
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -271,12 +322,21 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
         buffer.start(self.core_state, *[] if mask_size is None else [mask_size])
         callback.on_rollout_start()
         with self.policy.core.acting():
-            if not self._act(env, callback, buffer, n_rollout_steps):
-                return False
+            goes_on = self._act(env, callback, buffer, n_rollout_steps)
+        if not self._all_go_on(goes_on):
+            return False
+        self._share_statistics()
         rollout_buffer = buffer  # pyright: ignore[reportAssignmentType] - callbacks find it among the locals
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
+
+    def _all_go_on(self, goes_on: bool) -> bool:
+        """Whether no process's callback ended the training; if one did, all have come as far as it has."""
+        all_go_on, timesteps = least_of_processes([goes_on, self.num_timesteps], self.device)
+        if not all_go_on:
+            self.num_timesteps = int(timesteps)
+        return bool(all_go_on)
 
     def _buffer_that_fits(self, buffer: RolloutBuffer, n_rollout_steps: int) -> SequenceRolloutBuffer:
         """The buffer, or a new one if ``n_steps`` or the number of environments was changed."""
@@ -319,7 +379,7 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
             masks = {"action_masks": ask_for_masks(env)} if self._use_masking else {}
             actions, state = self.policy.act(obs, self.core_state, episode_starts, **masks)  # pyright: ignore
             new_obs, rewards, dones, infos = env.step(self.policy.clip_actions(actions))
-            self.num_timesteps += env.num_envs
+            self.num_timesteps += env.num_envs * self.n_processes
             rollout_buffer.add(obs, actions, rewards, episode_starts, **masks)  # pyright: ignore
             self._last_obs, self._last_episode_starts, self.core_state = new_obs, dones, state  # pyright: ignore
             callback.update_locals(locals())
@@ -371,6 +431,7 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
         """Keep the numbers of an update, and log them."""
         if isinstance(self.action_space, spaces.Box):
             update["std"] = self.policy.log_std.exp().mean().item()
+        update = mean_over_processes(update, self.device)
         self.last_update = update
         for name, value in update.items():
             self.logger.record(f"train/{self.tags.get(name, name)}", value)
@@ -388,7 +449,7 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
         super()._update_learning_rate(optimizers)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_scheduled_rate", "_use_masking"]
+        return [*super()._excluded_save_params(), "_scheduled_rate", "_use_masking", "_statistics"]
 
     def _add_terminal_values(
         self, rewards: NDArray[np.float32], dones: NDArray[np.bool_], infos: list[dict[str, Any]]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import FloatSchedule, explained_variance
+from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -30,6 +30,7 @@ from mnm_rl.agents.minibatches import (
 )
 from mnm_rl.agents.on_policy import EntropyKind, Losses, RecurrentOnPolicyAlgorithm
 from mnm_rl.agents.policies import RecurrentActorCriticPolicy
+from mnm_rl.agents.processes import explained_by, mean_over_processes, standardized
 from mnm_rl.agents.settings import (
     COUNT,
     LIMIT,
@@ -92,8 +93,8 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         env: environment or its id.
         learning_rate: number, or function of the remaining progress (1 to 0).
         n_steps: T. Gradients do not reach back beyond a rollout.
-        batch_size: steps in a minibatch, L N. If not given, a quarter of the rollout, or what is near to it
-            and divides it evenly.
+        batch_size: steps in a minibatch, L N, of all processes together; each deals its own sequences. If not
+            given, a quarter of the rollout, or what is near to it and divides it evenly.
         n_epochs: how often each rollout is learned from. What follows is given by name.
         gamma: discount per step.
         gae_lambda: 1 for Monte-Carlo returns.
@@ -251,7 +252,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
             self._n_updates += 1
             if not is_complete:
                 break
-        self._log(epochs, clips, float(explained_variance(values.ravel(), returns.ravel())))
+        self._log(epochs, clips, explained_by(values, returns, self.device))
         self.mark_update_done()
 
     @torch.no_grad()
@@ -282,7 +283,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
             losses, log_ratio = self._losses(select(whole, rows), clips)
             loss = self._total(losses)
             steps.append({**losses.numbers(), "loss": loss.item(), **_moved(log_ratio, clips)})
-            if self.target_kl is not None and steps[-1]["approx_kl"] > 1.5 * self.target_kl:
+            if self._moved_too_far(steps[-1]["approx_kl"]):
                 return steps, False
             info = self.guard.step(loss, where)
             steps[-1]["grad_norm"] = info.grad_norm
@@ -290,14 +291,21 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
                 return steps, False
         return steps, True
 
+    def _moved_too_far(self, approx_kl: float) -> bool:
+        """Whether ``target_kl`` ends the learning, on which all processes agree."""
+        if self.target_kl is None:
+            return False
+        moved = mean_over_processes({"approx_kl": approx_kl}, self.device)
+        return moved["approx_kl"] > 1.5 * self.target_kl
+
     def _losses(self, batch: Minibatch, clips: ClipRanges) -> tuple[Losses, Tensor]:
         """The parts of the loss, and ``log r``, ``[L, N]``."""
         evaluation = self.policy.evaluate_sequence(
             batch.observations, batch.actions, batch.state, batch.episode_starts, batch.action_masks
         )
         advantages = batch.advantages
-        if self.normalize_advantage and advantages.numel() > 1:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        if self.normalize_advantage and advantages.numel() * self.n_processes > 1:
+            advantages = standardized(advantages)
         log_ratio = evaluation.log_probs - batch.log_probs
         ratio = log_ratio.exp()
         clipped = ratio.clamp(1 - clips.ratio, 1 + clips.ratio)
@@ -342,7 +350,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
 
     def _cuts(self, n_steps: int) -> Cuts:
         """How a rollout is cut; a ValueError if it does not divide evenly."""
-        cuts = find_cuts(n_steps, self.n_envs, self.bptt_steps, self.batch_size)
+        cuts = find_cuts(n_steps, self.n_envs, self.bptt_steps, self.batch_size, self.n_processes)
         policy = vars(self).get("policy")
         if cuts.length < n_steps and policy is not None and policy.core.free_dimensions:
             raise ValueError(
@@ -371,6 +379,10 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
             progress_bar,
             use_masking,
         )
+
+    def _shared_settings(self) -> dict[str, Any]:
+        names = ("n_epochs", "batch_size", "bptt_steps", "target_kl")
+        return super()._shared_settings() | {name: getattr(self, name) for name in names}
 
     def _check_numbers(self) -> None:
         super()._check_numbers()

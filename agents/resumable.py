@@ -49,9 +49,10 @@ from mnm_rl.agents.normalization import (
     set_statistics,
 )
 from mnm_rl.agents.policies import RecurrentActorCriticPolicy, state_to_arrays
+from mnm_rl.agents.processes import gathered_by_first, seed_envs, seed_own_draws
 from mnm_rl.agents.safe_loading import read_untrusted
 from mnm_rl.cores import CoreChoice
-from mnm_rl.updates import GuardedOptimizer
+from mnm_rl.updates import GuardedOptimizer, process_share
 
 ATTRIBUTES = (
     "num_timesteps",
@@ -74,6 +75,7 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         core_state: the recurrent state after the last step of the environment.
         guard: makes the updates and counts those that were skipped.
         callback_state: what callbacks want to be saved with the agent, under names of their own.
+        n_processes: so many trained it together the last time.
     """
 
     algorithm: ClassVar[str | None] = None
@@ -81,6 +83,7 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
     policy: RecurrentActorCriticPolicy
     core_state: Any
     guard: GuardedOptimizer
+    n_processes: int = 1
     _run_state: dict[str, Any] | None = None
     _rollout_start: tuple[dict[str, Any], dict[str, Any]] | None = None
 
@@ -88,12 +91,21 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         self.callback_state: dict[str, Any] = {}
         super().__init__(*args, **kwargs)
 
-    def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
+    def save(
+        self, path: Any, exclude: Any = None, include: Any = None, *, all_processes: bool = False
+    ) -> None:
         """Save everything that the run needs to go on.
 
         With an environment that offers ``get_state``/``set_state``, a save in the middle of a rollout stands
         for the rollout's start: the steps since then have not been learned from, and the continued run takes
         them again. Other environments keep their state to themselves; what is saved is the present.
+
+        Args:
+            path: file or file-like object.
+            exclude: names of attributes that are not saved.
+            include: names of attributes that are, although they are not by themselves.
+            all_processes: for processes that train together. All of them call it, and the first one saves
+                what each of them needs; without, a process saves its own environments and generators only.
 
         Raises:
             ValueError: a file is where a folder would have to be.
@@ -101,6 +113,11 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         """
         check_can_be_saved(path)
         attributes, self._run_state = self._rollout_start or self._present()
+        if all_processes and process_share()[1] > 1:
+            parts = gathered_by_first((attributes, self._run_state))
+            if process_share()[0] > 0:
+                return
+            self._run_state = {**self._run_state, "others": parts[1:]}
         current = {name: getattr(self, name) for name in attributes}
         vars(self).update(attributes)
         try:
@@ -130,6 +147,8 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         with classes of your own, such as a features extractor, needs ``trusted=True``, or
         ``custom_objects`` that replace what holds them. ``tensorboard_log`` is not taken from a file that
         is not trusted.
+
+        Processes that train together load the same file, each with environments of its own.
 
         With ``force_reset=False`` and the environment given, ``learn(..., reset_num_timesteps=False)`` goes
         on as if the run had not been stopped: random generators and recurrent state are put back, and the
@@ -169,10 +188,14 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         else:
             check_checkpoint(path, core, trusted=True, algorithm=cls.algorithm)
         check_changed(cls, saved_names(source), kwargs)
+        if env is not None:
+            kwargs = {"n_processes": process_share()[1], **kwargs}
         with one_line_errors(), nullcontext() if trusted else _one_sentence_errors(path):
             agent = super().load(
                 source, env, device, custom_objects, print_system_info, force_reset=force_reset, **kwargs
             )
+            if agent._run_state is not None:
+                take_own_part(agent, agent._run_state, force_reset)
             if agent.env is not None and agent._run_state is not None:
                 if force_reset:
                     set_statistics(agent.env, saved_normalization(agent._run_state), only_if_new=True)
@@ -187,11 +210,22 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seed all random numbers, the environment's too; see the base class.
 
+        Of several processes each seeds its environments as what they are of all, and draws actions of its
+        own.
+
         Raises:
             ValueError: the seed is not a whole number from 0 to 2^32 - 1.
         """
         check_seed(seed)
-        super().set_random_seed(None if seed is None else int(seed))
+        if seed is None:
+            return
+        super().set_random_seed(int(seed))
+        if process_share()[0] > 0:
+            if self.env is not None:
+                seed_envs(self.env, int(seed))
+            # Before there is a policy, they begin alike, because its parameters do.
+            if hasattr(self, "policy"):
+                seed_own_draws(int(seed), self.device)
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Go on in another environment; see the base class.
@@ -298,6 +332,8 @@ def _check_values(agent: ResumableAlgorithm) -> None:
         value = getattr(agent, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise ValueError(f"its {name} must be a whole number that is not negative, got {value!r}.")
+    if not isinstance(agent.n_processes, int) or agent.n_processes < 1:
+        raise ValueError(f"its n_processes must be at least 1, got {agent.n_processes!r}.")
     kinds: dict[str, tuple[type, ...]] = {
         "callback_state": (dict,),
         "_run_state": (dict, type(None)),
@@ -333,6 +369,47 @@ def capture_run_state(agent: ResumableAlgorithm) -> dict[str, Any]:
         "env": None if agent.env is None else env_state(agent.env),
         "guard": agent.guard.state_dict(),
     }
+
+
+def saved_processes(state: dict[str, Any] | None) -> int:
+    """Of how many processes a checkpoint holds what they need to go on."""
+    return 1 + len((state or {}).get("others", ()))
+
+
+def take_own_part(agent: ResumableAlgorithm, state: dict[str, Any], force_reset: bool) -> None:
+    """Of what several processes have saved, leave this process its own.
+
+    Args:
+        agent: as the first process saved it.
+        state: what it was saved with.
+        force_reset: whether the environment starts new episodes.
+
+    Raises:
+        ValueError: the agent is to go on with its episodes in another number of processes.
+    """
+    rank, processes = process_share()
+    saved = saved_processes(state)
+    if agent.env is not None and not force_reset:
+        check_processes(state)
+    if rank > 0 and saved == processes:
+        attributes, agent._run_state = state["others"][rank - 1]
+        # No others, which a file of somebody else's might have.
+        own = {name: attributes[name] for name in ATTRIBUTES}
+        vars(agent).update({**own, "_last_obs": None} if force_reset else own)
+
+
+def check_processes(state: dict[str, Any] | None) -> None:
+    """Raise a ValueError unless a checkpoint holds what each of the processes needs that train here."""
+    saved, processes = saved_processes(state), process_share()[1]
+    if saved != processes:
+        raise ValueError(
+            f"The checkpoint holds what a run of {_counted(saved)} needs to go on, and here is "
+            f"{_counted(processes)}; start as many (torchrun --nproc-per-node {saved})."
+        )
+
+
+def _counted(processes: int) -> str:
+    return "one process" if processes == 1 else f"a group of {processes} processes"
 
 
 def restore_run_state(agent: ResumableAlgorithm, state: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
@@ -29,6 +30,8 @@ class GuardedOptimizer:
         parameters: the parameters that it updates.
         max_norm: gradients are scaled down to this Euclidean norm; ``None`` for no limit.
         patience: so many skipped updates in a row end the run.
+        average_gradients: with several processes, update with the mean of their gradients; for a model that
+            does not take it by itself, as ``DistributedDataParallel`` does.
 
     Raises:
         ValueError: the limit is not positive, or the optimizer updates none of the parameters.
@@ -43,9 +46,11 @@ class GuardedOptimizer:
         parameters: Iterable[nn.Parameter],
         max_norm: float | None,
         patience: int = 20,
+        average_gradients: bool = False,
     ):
         self.use(optimizer, parameters, max_norm)
         self.patience = patience
+        self.average_gradients = average_gradients
         self.skipped = 0
         self._skipped_in_a_row = 0
 
@@ -76,6 +81,8 @@ class GuardedOptimizer:
         """
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if self.average_gradients:
+            _average_gradients(self.parameters)
         max_norm = math.inf if self.max_norm is None else self.max_norm
         norm = nn.utils.clip_grad_norm_(self.parameters, max_norm)
         grad_norm = float(norm)
@@ -104,6 +111,30 @@ class GuardedOptimizer:
         """Take the counts from :meth:`state_dict`."""
         self.skipped = state["skipped"]
         self._skipped_in_a_row = state["skipped_in_a_row"]
+
+
+def process_share() -> tuple[int, int]:
+    """This process's number, and how many share the work: (0, 1) without a group of ``torch.distributed``."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+@torch.no_grad()
+def _average_gradients(parameters: list[nn.Parameter]) -> None:
+    """Replace the gradients by their means over all processes, which have them for the same parameters."""
+    processes = process_share()[1]
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if processes == 1 or not gradients:
+        return
+    # One message for all of them.
+    joined = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    distributed.all_reduce(joined)
+    joined /= processes
+    for gradient, mean in zip(
+        gradients, joined.split([gradient.numel() for gradient in gradients]), strict=True
+    ):
+        gradient.copy_(mean.view_as(gradient))
 
 
 def _all_processes_agree(finite: Tensor) -> bool:

@@ -11,11 +11,13 @@ import pytest
 import torch
 from torch import distributed, multiprocessing, nn
 
+from mnm_rl.training import devices
 from mnm_rl.training.curves import read_curve
+from mnm_rl.training.devices import own_device
 from mnm_rl.training.folder import load_state
 from mnm_rl.training.supervised import trainer as module
 from mnm_rl.training.supervised.config import SupervisedConfig
-from mnm_rl.training.supervised.trainer import SupervisedTrainer, own_device
+from mnm_rl.training.supervised.trainer import SupervisedTrainer
 from mnm_rl.updates import GuardedOptimizer
 
 ROOT = Path(__file__).parent.parent
@@ -124,7 +126,7 @@ def gpus(monkeypatch) -> list[torch.device]:
     ("number", "local", "expected"), [(3, "1", 1), (2, "0", 0), (3, None, 1), (2, None, 0)]
 )
 def test_each_process_takes_a_gpu_of_its_own(monkeypatch, gpus, number, local, expected):
-    monkeypatch.setattr(module, "process_share", lambda: (number, 4))
+    monkeypatch.setattr(devices, "process_share", lambda: (number, 4))
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     if local is not None:
         monkeypatch.setenv("LOCAL_RANK", local)
@@ -135,20 +137,21 @@ def test_each_process_takes_a_gpu_of_its_own(monkeypatch, gpus, number, local, e
 def test_a_named_gpu_a_processor_and_a_single_process_are_left_alone(monkeypatch, gpus):
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert own_device("cuda") == torch.device("cuda")
-    monkeypatch.setattr(module, "process_share", lambda: (1, 2))
+    monkeypatch.setattr(devices, "process_share", lambda: (1, 2))
     assert own_device("cuda:0") == torch.device("cuda", 0)
     assert own_device("cpu") == torch.device("cpu")
     assert gpus == []
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch, gpus):
-    monkeypatch.setattr(module, "process_share", lambda: (2, 3))
+    monkeypatch.setattr(devices, "process_share", lambda: (2, 3))
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(ValueError, match="Process 2 on this machine has no GPU of its own: there are 2 for"):
         own_device("cuda")
 
 
 def test_the_trainer_uses_the_gpu_of_its_process(monkeypatch, gpus):
+    monkeypatch.setattr(devices, "process_share", lambda: (1, 2))
     monkeypatch.setattr(module, "process_share", lambda: (1, 2))
     monkeypatch.setenv("LOCAL_RANK", "1")
     moved: list[torch.device] = []

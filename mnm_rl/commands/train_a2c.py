@@ -5,6 +5,7 @@ $ python scripts/train_a2c.py --core lstm --seed 1
 $ python scripts/train_a2c.py --preset soonest
 $ python scripts/train_a2c.py --env CartPole-v1 --drop-observations 1,3 --timesteps 200000
 $ python scripts/train_a2c.py --resume runs/MNMMaze-9x9-mnm-p-seed0 --episodes 100000
+$ torchrun --nproc-per-node 2 scripts/train_a2c.py --n-envs 32
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import tyro
 from mnm_rl.commands.parsing import Choices, find_choices, parse_run
 from mnm_rl.commands.train_agent import Options, check_preset, config_to_go_on_with, new_config, train_run
 from mnm_rl.training.command_line import one_sentence_errors
+from mnm_rl.training.devices import leave_processes
 from mnm_rl.training.folder import AGENT
 from mnm_rl.training.rl.config import A2CConfig
 from mnm_rl.training.rl.environments import is_maze
@@ -63,5 +65,8 @@ def _parse() -> Args:
 
 def run_from_command_line() -> None:
     """Turn bad input into one sentence and exit status 2."""
-    with one_sentence_errors("train_a2c.py"):
-        main(_parse())
+    try:
+        with one_sentence_errors("train_a2c.py"):
+            main(_parse())
+    finally:
+        leave_processes()

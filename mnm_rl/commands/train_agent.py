@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from rich.console import Console
 from stable_baselines3.common.callbacks import BaseCallback
 
 from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
+from mnm_rl.agents.processes import wait_for_all
 from mnm_rl.analysis.maze.watcher import MemoryWatcher
 from mnm_rl.commands.parsing import Choices, check_resume
 from mnm_rl.envs import MazeVecEnv
 from mnm_rl.training.command_line import command_words
-from mnm_rl.training.devices import set_up_torch
+from mnm_rl.training.devices import first_process_only, join_processes, own_device, set_up_torch
 from mnm_rl.training.folder import AGENT, RunKind, change_config, create_run, names_modules
 from mnm_rl.training.locks import hold_run
 from mnm_rl.training.rl.agent import (
@@ -29,7 +31,7 @@ from mnm_rl.training.rl.agent import (
 )
 from mnm_rl.training.rl.config import AgentConfig, config_to_dict
 from mnm_rl.training.rl.display import AgentDisplay
-from mnm_rl.training.rl.environments import EnvConfig, make_env
+from mnm_rl.training.rl.environments import EnvConfig, environments_here, make_env
 from mnm_rl.training.rl.recorder import LinearSettings, RunRecorder
 from mnm_rl.training.rl.settings_files import NONE, PACKAGE, config_for, find_entry
 from mnm_rl.training.stopping import stop_on_signals
@@ -55,7 +57,7 @@ class Options:
     device: str = "cpu"
     """cpu or cuda."""
     threads: int = 1
-    """Processor threads."""
+    """Processor threads of each process."""
     tensorboard: bool = True
     """Write TensorBoard files beside progress.csv, in the maze with pictures of episodes."""
     quiet: bool = False
@@ -66,21 +68,24 @@ def train_run(options: Options, run: AgentConfig) -> None:
     """Set up the run and train."""
     set_up_torch(options.device, options.threads)
     check_resume(options.resume, options.log_dir, options.trusted)
+    is_main = join_processes(options.device)
     if options.resume is not None:
         if options.settings != PACKAGE:
             raise ValueError("A run that goes on has its settings; leave out --settings or --resume.")
         directory = Path(options.resume)
-        with hold_run(directory):
-            _train(options, *_resume(options, run, directory), directory)
+        with ExitStack() as held:
+            first_process_only(lambda: held.enter_context(hold_run(directory)))
+            _train(options, *_resume(options, run, directory, is_main), directory, is_main)
     else:
         run.check()
         if entry := find_entry(run.kind, run.env, run.core, options.settings):
-            Console(quiet=options.quiet).print(str(entry), soft_wrap=True, highlight=False)
+            Console(quiet=options.quiet or not is_main).print(str(entry), soft_wrap=True, highlight=False)
         directory = Path(options.log_dir or f"runs/{_name(run)}")
-        agent = make_agent(run, make_env(run, run.n_envs), options.device)
-        create_run(directory, run.kind, config_to_dict(run))
-        with hold_run(directory):
-            _train(options, agent, run, directory)
+        agent = make_agent(run, make_env(run, environments_here(run.n_envs)), str(own_device(options.device)))
+        first_process_only(lambda: create_run(directory, run.kind, config_to_dict(run)))
+        with ExitStack() as held:
+            first_process_only(lambda: held.enter_context(hold_run(directory)))
+            _train(options, agent, run, directory, is_main)
 
 
 def _name(config: AgentConfig) -> str:
@@ -91,37 +96,45 @@ def _name(config: AgentConfig) -> str:
 
 
 def _resume(
-    options: Options, run: AgentConfig, directory: Path
+    options: Options, run: AgentConfig, directory: Path, is_main: bool
 ) -> tuple[RecurrentOnPolicyAlgorithm, AgentConfig]:
     """An existing run, at its checkpoint, or at its start if it was killed before there was one."""
     saved = read_agent_config(directory, run.kind, options.trusted)
     config = changed_config(directory, saved, run)
-    env = make_env(config, config.n_envs)
+    env, device = make_env(config, environments_here(config.n_envs)), str(own_device(options.device))
     if run.kind.has_begun(directory):
-        agent = load_agent(directory, config, env, options.device, options.trusted)
+        agent = load_agent(directory, config, env, device, options.trusted)
     else:
-        agent = make_agent(config, env, options.device)
+        agent = make_agent(config, env, device)
     before, after = config_to_dict(saved), config_to_dict(config)
     if config.total_timesteps < min(agent.num_timesteps, saved.total_timesteps):
         done = f"{agent.num_timesteps} timesteps of {saved.total_timesteps}"
         raise ValueError(f"The run has made {done}; timesteps and episodes cannot make it shorter than that.")
     run.kind.check_curves(directory)
-    if after != before:
+    wait_for_all()  # nobody reads any more
+    if after != before and is_main:
         change_config(directory, before, after, f"timestep {agent.num_timesteps}")
     return agent, config
 
 
-def _train(options: Options, agent: RecurrentOnPolicyAlgorithm, config: AgentConfig, directory: Path) -> None:
+def _train(
+    options: Options,
+    agent: RecurrentOnPolicyAlgorithm,
+    config: AgentConfig,
+    directory: Path,
+    is_main: bool,
+) -> None:
     """To the end of the run, or until it is stopped."""
+    writes_tensorboard = options.tensorboard and is_main
     agent.set_logger(
-        make_logger(directory, options.tensorboard, agent.num_timesteps if options.resume else None)
+        make_logger(directory, writes_tensorboard, agent.num_timesteps if options.resume else None)
     )
-    console = Console(quiet=options.quiet)
+    console = Console(quiet=options.quiet or not is_main)
     parameters = sum(parameter.numel() for parameter in agent.policy.parameters())
     console.print(
         f"{config.env} with {config.core}, seed {config.seed}, {parameters:,} parameters: {directory}"
     )
-    per_update = agent.n_steps * agent.n_envs
+    per_update = agent.n_steps * config.n_envs
     display = AgentDisplay(console, config.total_timesteps, per_update, updates_made(agent))
     recorder = RunRecorder(directory, config.log_every, config.checkpoint_minutes, display.update)
     settings = LinearSettings(config.total_timesteps, config.linear_settings)
@@ -131,7 +144,7 @@ def _train(options: Options, agent: RecurrentOnPolicyAlgorithm, config: AgentCon
         with display:
             agent.learn(
                 max(config.total_timesteps - agent.num_timesteps, 0),  # a finished run has taken a few more
-                [recorder, settings, *_watchers(config)],
+                [recorder, settings, *(_watchers(config) if is_main else [])],
                 log_interval=config.log_every,
                 reset_num_timesteps=not options.resume,
             )

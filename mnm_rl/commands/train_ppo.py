@@ -4,6 +4,7 @@ $ python scripts/train_ppo.py
 $ python scripts/train_ppo.py --env CartPole-v1 --drop-observations 1,3 --reward-scale 0.05 --timesteps 200000
 $ python scripts/train_ppo.py --core lstm --seed 1
 $ python scripts/train_ppo.py --resume runs/MNMMaze-9x9-lstm-ppo-seed1 --episodes 100000
+$ torchrun --nproc-per-node 2 scripts/train_ppo.py --n-envs 32
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import tyro
 from mnm_rl.commands.parsing import find_choices, parse_run
 from mnm_rl.commands.train_agent import Options, config_to_go_on_with, new_config, train_run
 from mnm_rl.training.command_line import one_sentence_errors
+from mnm_rl.training.devices import leave_processes
 from mnm_rl.training.folder import PPO_AGENT
 from mnm_rl.training.rl.config import PPOConfig
 
@@ -40,6 +42,9 @@ def _parse() -> Args:
 
 def run_from_command_line() -> None:
     """Turn bad input into one sentence and exit status 2."""
-    with one_sentence_errors("train_ppo.py"):
-        args = _parse()
-        train_run(args, args.run)
+    try:
+        with one_sentence_errors("train_ppo.py"):
+            args = _parse()
+            train_run(args, args.run)
+    finally:
+        leave_processes()

@@ -8,7 +8,6 @@ $ torchrun --nproc-per-node 2 scripts/train_supervised.py --task double-copy
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -18,13 +17,12 @@ from typing import Any
 
 import tyro
 from rich.console import Console
-from torch import distributed
 from torch.utils.tensorboard import SummaryWriter
 
 from mnm_rl.commands.parsing import check_resume, find_choices, parse_run
 from mnm_rl.cores import CORES
 from mnm_rl.training.command_line import command_words, one_sentence_errors
-from mnm_rl.training.devices import set_up_torch
+from mnm_rl.training.devices import join_processes, leave_processes, set_up_torch
 from mnm_rl.training.folder import (
     SUPERVISED,
     change_config,
@@ -38,7 +36,7 @@ from mnm_rl.training.stopping import stop_on_signals
 from mnm_rl.training.supervised.config import SupervisedConfig, config_from_dict, config_to_dict
 from mnm_rl.training.supervised.display import TrainingDisplay
 from mnm_rl.training.supervised.model import count_parameters
-from mnm_rl.training.supervised.trainer import SupervisedTrainer, build_model, process_share
+from mnm_rl.training.supervised.trainer import SupervisedTrainer, build_model
 
 
 @dataclass(frozen=True)
@@ -68,9 +66,7 @@ def main(args: Args) -> None:
     """Set up the run and train."""
     set_up_torch(args.device, args.threads)
     check_resume(args.resume, args.log_dir, args.trusted)
-    if "WORLD_SIZE" in os.environ and not distributed.is_initialized():
-        distributed.init_process_group("nccl" if args.device == "cuda" else "gloo")
-    is_main = process_share()[0] == 0
+    is_main = join_processes(args.device)
     if args.resume is not None:
         directory = Path(args.resume)
         with hold_run(directory) if is_main else nullcontext():
@@ -188,5 +184,4 @@ def run_from_command_line() -> None:
         with one_sentence_errors("train_supervised.py"):
             main(_parse())
     finally:
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
+        leave_processes()

@@ -16,6 +16,8 @@ from mnm_rl.agents.a2c import RecurrentA2C
 from mnm_rl.agents.checkpoint import saves_its_state, set_random_state
 from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from mnm_rl.agents.ppo import RecurrentPPO
+from mnm_rl.agents.processes import seed_envs
+from mnm_rl.agents.resumable import check_processes
 from mnm_rl.training.folder import AGENT, PPO_AGENT, RunKind, check_changes, open_run
 from mnm_rl.training.options import plain
 from mnm_rl.training.rl.config import CHANGEABLE, AgentConfig, config_from_dict, config_to_dict
@@ -132,15 +134,16 @@ def load_agent(
         **settings,
     )
     _check_core_settings(agent, config, path)
+    check_processes(agent._run_state)
     if not resumable and agent._run_state is not None:
         set_random_state(agent._run_state["random"])
-        env.seed(config.seed + agent.num_timesteps)
+        seed_envs(env, config.seed + agent.num_timesteps)
     return agent
 
 
 def updates_made(agent: RecurrentOnPolicyAlgorithm) -> int:
     """Rollouts that the agent of a run has learned from; their size stays the same in a run."""
-    return agent.num_timesteps // (agent.n_steps * agent.n_envs)
+    return agent.num_timesteps // (agent.n_steps * agent.n_envs * agent.n_processes)
 
 
 def read_agent_config(directory: Path, kind: RunKind, trusted: bool = False) -> AgentConfig:

@@ -24,6 +24,7 @@ from mnm_rl.training.options import parse_json_object
 from mnm_rl.training.rl.custom_wrappers import MakeWrapped, find_wrapper, try_wrappers
 from mnm_rl.training.rl.minigrid import Mission, SymbolicVector, is_minigrid
 from mnm_rl.training.rl.tabulated import TabulatedVecEnv, can_be_tabulated, tabulate
+from mnm_rl.updates import process_share
 
 MAZE_ID = re.compile(r"^(?:mnm_rl:)?MNMMaze-(\d+)x(\d+)$")
 
@@ -177,6 +178,18 @@ def _separate(config: EnvConfig, n_envs: int) -> VecEnv:
     except Exception as error:
         reason = (str(error) or type(error).__name__).rstrip(".")
         raise ValueError(f"The environment {config.env!r} cannot be made: {reason}.") from error
+
+
+def environments_here(n_envs: int) -> int:
+    """How many of a run's environments this process has.
+
+    Raises:
+        ValueError: the processes that train together cannot have as many each.
+    """
+    processes = process_share()[1]
+    if n_envs % processes:
+        raise ValueError(f"n_envs {n_envs} cannot be shared evenly by {processes} processes.")
+    return n_envs // processes
 
 
 def normalized_env(config: EnvConfig, env: VecEnv, discount: float) -> VecEnv:

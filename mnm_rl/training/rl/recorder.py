@@ -13,10 +13,12 @@ from typing import Any
 from stable_baselines3.common.callbacks import BaseCallback
 
 from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
+from mnm_rl.agents.processes import gathered, wait_for_all
 from mnm_rl.training.curves import CurveFile, mean
 from mnm_rl.training.files import atomic_write
 from mnm_rl.training.folder import AGENT
 from mnm_rl.training.rl.agent import updates_made
+from mnm_rl.updates import process_share
 
 AVERAGED = (
     *("policy_loss", "value_loss", "entropy", "concentration", "meta_loss", "grad_norm"),
@@ -41,7 +43,8 @@ class Progress:
 class RunRecorder(BaseCallback):
     """Write a row every few updates and a checkpoint every few minutes, and stop when asked to.
 
-    All of it happens between two updates, so that curve, checkpoint and agent always agree.
+    All of it happens between two updates, so that curve, checkpoint and agent always agree. Of several
+    processes each has a recorder; the first one writes, what all have played, and they stop together.
 
     Args:
         directory: the run's folder.
@@ -79,7 +82,9 @@ class RunRecorder(BaseCallback):
 
     def _on_training_start(self) -> None:
         self.progress = Progress(**self.model.callback_state.get("recorder", {}))
-        self._curve = CurveFile(self.directory / AGENT.curve, "updates", after=self.progress.updates)
+        self._is_main = process_share()[0] == 0
+        if self._is_main:
+            self._curve = CurveFile(self.directory / AGENT.curve, "updates", after=self.progress.updates)
         self._started = time.monotonic() - self.progress.seconds
         # From the first moment on there is something to go on from.
         self.save()
@@ -93,11 +98,13 @@ class RunRecorder(BaseCallback):
     def _on_rollout_start(self) -> None:
         if updates_made(self.model) > self.progress.updates:
             self._close_update()
-        if self._stop_requested:
+        is_due = time.monotonic() - self._saved > 60 * self.checkpoint_minutes
+        asked = gathered((self._stop_requested, is_due))
+        should_stop = any(stop for stop, _ in asked)
+        if should_stop or any(due for _, due in asked):
             self.save()
+        if should_stop:
             raise KeyboardInterrupt
-        if time.monotonic() - self._saved > 60 * self.checkpoint_minutes:
-            self.save()
 
     def _on_training_end(self) -> None:
         if updates_made(self.model) > self.progress.updates:
@@ -105,19 +112,23 @@ class RunRecorder(BaseCallback):
         self.save()
 
     def save(self) -> None:
-        """Write the checkpoint; never half."""
+        """Write the checkpoint; never half. All processes call it."""
         self.model.callback_state["recorder"] = dict(vars(self.progress))
         # In memory first: a full disk is then an error of writing, which says what it is.
         whole = io.BytesIO()
-        self.model.save(whole)
-        with atomic_write(AGENT.checkpoint_of(self.directory)) as temporary:
-            temporary.write_bytes(whole.getbuffer())
+        self.model.save(whole, all_processes=True)
+        if self._is_main:
+            with atomic_write(AGENT.checkpoint_of(self.directory)) as temporary:
+                temporary.write_bytes(whole.getbuffer())
+        # Whoever ended before it is written would have torchrun end all the others.
+        wait_for_all()
         self.saved_updates = self.progress.updates
         self._saved = time.monotonic()
 
     def _close_update(self) -> None:
         """Count the update that has just been made."""
-        progress, rewards = self.progress, self._rollout_rewards
+        progress = self.progress
+        rewards = [reward for part in gathered(self._rollout_rewards) for reward in part]
         progress.updates = updates_made(self.model)
         progress.seconds = time.monotonic() - self._started
         progress.episodes += len(rewards)
@@ -126,7 +137,8 @@ class RunRecorder(BaseCallback):
         self._recent.append(rewards)
         self._rollout_rewards = []
         if progress.updates % self.log_every == 0:
-            self._curve.append(self._row())
+            if self._is_main:
+                self._curve.append(self._row())
             progress.rewards, progress.losses = [], []
         self.report(
             progress, mean([reward for part in self._recent for reward in part]), self.model.last_update

@@ -6,7 +6,6 @@ Dimensions: ``T`` time, ``B`` batch.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from mnm_rl.field_types import check_field_types
 from mnm_rl.state_dicts import state_dict_fault
 from mnm_rl.tasks import Batch, ErrorCounts, Task
 from mnm_rl.training.curves import CurveFile, mean
+from mnm_rl.training.devices import own_device
 from mnm_rl.training.folder import SUPERVISED, load_state, save_state
 from mnm_rl.training.supervised.config import SupervisedConfig, config_to_dict
 from mnm_rl.training.supervised.model import (
@@ -29,7 +29,7 @@ from mnm_rl.training.supervised.model import (
     check_model_fits,
     seeded_model,
 )
-from mnm_rl.updates import GuardedOptimizer
+from mnm_rl.updates import GuardedOptimizer, process_share
 
 
 @dataclass
@@ -418,31 +418,3 @@ def learning_rate(config: SupervisedConfig, iteration: int) -> float:
     done = iteration / config.iterations
     fall = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}
     return config.learning_rate * rise * fall[config.schedule]
-
-
-def own_device(device: torch.device | str) -> torch.device:
-    """The device, or this process's own GPU if several share the work and ``"cuda"`` has no number.
-
-    Raises:
-        ValueError: there are fewer GPUs here than processes.
-    """
-    device = torch.device(device)
-    if device.type != "cuda" or device.index is not None or process_share()[1] == 1:
-        return device
-    # torchrun's number of the process on this machine; other starters may number them over all machines.
-    number, there = os.environ.get("LOCAL_RANK"), torch.cuda.device_count()
-    local = int(number) if number is not None else process_share()[0] % max(1, there)
-    if local >= there:
-        raise ValueError(
-            f"Process {local} on this machine has no GPU of its own: there are {there} for all processes."
-        )
-    device = torch.device("cuda", local)
-    torch.cuda.set_device(device)  # also for what does not say where, such as the processes' exchange
-    return device
-
-
-def process_share() -> tuple[int, int]:
-    """This process's number, and how many share the batch."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
