@@ -113,9 +113,11 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         """
         check_can_be_saved(path)
         attributes, self._run_state = self._rollout_start or self._present()
-        if all_processes and process_share()[1] > 1:
+        rank, processes = process_share()
+        if all_processes and processes > 1:
+            self._run_state = {**self._run_state, "processes": processes}
             parts = gathered_by_first((attributes, self._run_state))
-            if process_share()[0] > 0:
+            if rank > 0:
                 return
             self._run_state = {**self._run_state, "others": parts[1:]}
         current = {name: getattr(self, name) for name in attributes}
@@ -373,7 +375,7 @@ def capture_run_state(agent: ResumableAlgorithm) -> dict[str, Any]:
 
 def saved_processes(state: dict[str, Any] | None) -> int:
     """Of how many processes a checkpoint holds what they need to go on."""
-    return 1 + len((state or {}).get("others", ()))
+    return (state or {}).get("processes", 1)
 
 
 def take_own_part(agent: ResumableAlgorithm, state: dict[str, Any], force_reset: bool) -> None:
