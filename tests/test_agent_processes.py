@@ -28,7 +28,7 @@ from mnm_rl.training.locks import LOCK_FILE
 from mnm_rl.training.rl.agent import updates_made
 
 STEPS, ENVS, UPDATES = 10, 4, 3
-MAZE = {"size": 5, "horizon": 8}
+MAZE: dict[str, Any] = {"size": 5, "horizon": 8}
 
 
 @pytest.fixture(scope="module")
