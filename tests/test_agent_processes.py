@@ -168,7 +168,7 @@ def test_environments_are_seeded_as_what_they_are_of_all(in_two):
 
 
 def _normalized() -> Any:
-    env = VecNormalize(make_vec_env("Pendulum-v1", 2), gamma=0.9)
+    env: Any = VecNormalize(make_vec_env("Pendulum-v1", 2), gamma=0.9)
     agent = make(agents.RecurrentA2C, env, entropy_kind="entropy")
     seen: list[Any] = []
     step_wait = env.venv.step_wait
