@@ -89,7 +89,7 @@ ENVIRONMENTS = {
         _no_velocities(
             *("MountainCarContinuousNoVel", "MountainCarContinuousNoVel-v0", 300_000, (0, 100), 91.5),
         ),
-        _popgym("RepeatPreviousEasy", 300_000, 104, {"GRU, best of 13": 1.0}),
+        _popgym("RepeatPreviousEasy", 120_000, 104, {"GRU, best of 13": 1.0}),
         _popgym("RepeatPreviousMedium", MILLION, 208, {"GRU": -0.315, "best of 13 (LMU)": 0.789}),
         _popgym("AutoencodeEasy", MILLION, 208, {"GRU, best of 13": -0.283}),
         _popgym("CountRecallEasy", MILLION, 104, {"GRU": 0.177, "best of 13 (LSTM)": 0.509}),

@@ -23,6 +23,8 @@ from mnm_rl.reproduction.rl.environments import (
     Environment,
 )
 from mnm_rl.reproduction.trials import ProgramName, Trial
+from mnm_rl.training.folder import PPO_AGENT
+from mnm_rl.training.rl.settings_files import find_entry
 
 WIDTH, PARAMETERS, BOTH = "width", "parameters", "both"
 """What is equal in a run: its width is that of the others, or its number of parameters MNM-p's, or both."""
@@ -38,6 +40,8 @@ class Entry:
     variant: str
     program: ProgramName
     core_settings: Mapping[str, Any]
+    searched: Mapping[str, Any]
+    """Settings of this core alone, which take the place of those that all share."""
 
 
 def make_comparison(
@@ -61,7 +65,7 @@ def make_comparison(
     check_size(scale, seeds)
     rows = [ENVIRONMENTS[name] for name in _chosen("environment", environments, list(ENVIRONMENTS))]
     chosen = _chosen("core", cores, CORES)
-    entries = [(row, entry) for row in rows for entry in _entries(row, settings_of(row, scale), chosen)]
+    entries = [(row, entry) for row in rows for entry in _entries(row, scale, chosen)]
     number = seeds or SEEDS[scale]
     trials = [_trial(row, entry, seed, scale) for seed in range(number) for row, entry in entries]
     if not trials:
@@ -76,6 +80,24 @@ def settings_of(row: Environment, scale: str) -> dict[str, Any]:
     return settings | (SMOKE_SETTINGS if scale == "smoke" else {})
 
 
+def searched_settings(row: Environment) -> dict[str, dict[str, Any]]:
+    """Core -> its settings in the package's file, if every core has some there: searched alike, for each.
+
+    Where one has none, all share the settings of the row.
+    """
+    found = {core: find_entry(PPO_AGENT, row.id, core) for core in CONTENDERS}
+    if not all(found.values()):
+        return {}
+    return {
+        core: {name: value for name, value in entry.settings.items() if name not in NOT_SEARCHED}
+        for core, entry in found.items()
+        if entry is not None
+    }
+
+
+NOT_SEARCHED = ("core", "core_settings", "timesteps")
+
+
 def _chosen(what: str, names: Collection[str], known: Sequence[str]) -> list[str]:
     for name in names:
         if name not in known:
@@ -83,7 +105,10 @@ def _chosen(what: str, names: Collection[str], known: Sequence[str]) -> list[str
     return [name for name in known if name in names] if names else list(known)
 
 
-def _entries(row: Environment, settings: Mapping[str, Any], cores: Collection[str]) -> Iterator[Entry]:
+def _entries(row: Environment, scale: str, cores: Collection[str]) -> Iterator[Entry]:
+    settings = settings_of(row, scale)
+    searched = searched_settings(row) if scale != "smoke" else {}
+
     def count(core: str, width: int) -> int:
         core_settings = CONTENDERS[core].at(width)
         return count_parameters({**settings, "core": core, "core_settings": core_settings})
@@ -92,18 +117,20 @@ def _entries(row: Environment, settings: Mapping[str, Any], cores: Collection[st
     for core, contender in CONTENDERS.items():
         if core not in cores:
             continue
+        own = searched.get(core, {})
         if are_equal(count(core, contender.width), wanted):
-            yield Entry(core, BOTH, "ppo", contender.at(contender.width))
+            yield Entry(core, BOTH, "ppo", contender.at(contender.width), own)
             continue
-        yield Entry(core, WIDTH, "ppo", contender.at(contender.width))
+        yield Entry(core, WIDTH, "ppo", contender.at(contender.width), own)
         width = matching_width(contender, wanted, lambda width, core=core: count(core, width))
-        yield Entry(core, PARAMETERS, "ppo", contender.at(width))
+        yield Entry(core, PARAMETERS, "ppo", contender.at(width), own)
     if CONTRIB in cores and row.name in CONTRIB_ENVIRONMENTS:
-        yield Entry("lstm", CONTRIB, CONTRIB, CONTENDERS["lstm"].at(CONTENDERS["lstm"].width))
+        lstm = CONTENDERS["lstm"]
+        yield Entry("lstm", CONTRIB, CONTRIB, lstm.at(lstm.width), searched.get("lstm", {}))
 
 
 def _trial(row: Environment, entry: Entry, seed: int, scale: str) -> Trial:
     length = {"smoke": SMOKE_TIMESTEPS, "laptop": row.timesteps, "paper": row.paper_timesteps}[scale]
     name = f"{row.name}-{entry.core.replace(':', '-')}-{entry.variant}-seed{seed}"
-    settings = {**settings_of(row, scale), "core_settings": entry.core_settings}
+    settings = {**settings_of(row, scale), **entry.searched, "core_settings": entry.core_settings}
     return Trial(name, entry.program, row.name, entry.core, seed, length, settings, entry.variant)
