@@ -8,10 +8,16 @@ from pathlib import Path
 import pytest
 
 from mnm_rl.reproduction.programs import programs
+from mnm_rl.reproduction.rl.experiment import make_comparison
+from mnm_rl.reproduction.trials import Job, has_run, progress
 from mnm_rl.training.folder import read_run
 
 ROOT = Path(__file__).parent.parent
-RUNS = sorted(path.parent.relative_to(ROOT) for path in (ROOT / "results").rglob("config.json"))
+ALL_RUNS = sorted(path.parent.relative_to(ROOT) for path in (ROOT / "results").rglob("config.json"))
+COMPARISON = Path("results/rl/rl-laptop")
+"""Runs of one command, which have one page for all of them."""
+COMPARED = [run for run in ALL_RUNS if run.parent == COMPARISON]
+RUNS = [run for run in ALL_RUNS if run.parent != COMPARISON]
 
 
 def test_there_are_runs():
@@ -44,3 +50,17 @@ def test_the_first_command_of_a_page_is_the_run_but_for_later_changes(run, monke
     differing = {name.rpartition(".")[2] for name in wanted if found[name] != wanted[name]}
     former = {"repeat": "babi_repeat", "rename": "babi_rename", "supplement": "babi_supplement"}
     assert {name for name in differing if not {name, former.get(name)} & changed} <= {"checkpoint_minutes"}
+
+
+@pytest.mark.skipif(not COMPARED, reason="no comparison is committed")
+def test_the_comparisons_runs_are_whole_and_what_its_command_would_make():
+    pytest.importorskip("popgym")
+    page = (ROOT / COMPARISON / "README.md").read_text()
+    assert page.index("## Made by") < page.index("## Reached") < page.index("## What it does not show")
+    assert f"--out {COMPARISON.parent}" in page
+    trials = {trial.name: trial for trial in make_comparison("laptop", 5).trials}
+    for run in COMPARED:
+        trial = trials[run.name]
+        job = Job(trial, programs()[trial.program], ROOT / COMPARISON)
+        assert has_run(job)
+        assert progress(job) >= trial.length

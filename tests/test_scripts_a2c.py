@@ -158,7 +158,8 @@ def test_a_signal_saves_and_says_how_to_go_on(train, number, tmp_path):
 def test_cartpole_without_velocities(train, run_script, tmp_path):
     arguments = ["--env", "CartPole-v1", "--drop-observations", "1,3", "--core", "gru", "--n-envs", "2"]
     arguments += ["--log-dir", tmp_path / "run", "--timesteps", "512", "--n-steps", "64", "--log-every", "1"]
-    assert run_script(train, *arguments, "--schedule", "linear", "--quiet")[0] == 0
+    rate = ["--learning-rate", "0.001", "--schedule", "linear"]
+    assert run_script(train, *arguments, *rate, "--quiet")[0] == 0
     assert read_curve(tmp_path / "run" / "progress.csv")["learning_rate"] == [0.00075, 0.0005, 0.00025, 0]
     assert any((tmp_path / "run").glob("events.*"))
     status, out, _ = run_script(train, "--resume", tmp_path / "run", "--timesteps", "768", "--quiet")
@@ -178,7 +179,8 @@ def test_both_cores_solve_cartpole_without_velocities(core, run_script, tmp_path
         arguments += ["--core.key-size", "32", "--core.value-size", "32", "--core.memory-widths", "32", "32"]
     arguments += ["--n-envs", "8", "--n-steps", "32", "--timesteps", "500000", "--reward-scale", "0.05"]
     arguments += ["--gae-lambda", "0.95", "--vf-coef", "0.5", "--ent-coef", "0.001"]
-    arguments += ["--learning-rate", "0.003", "--schedule", "linear", "--quiet"]
+    arguments += ["--learning-rate", "0.003", "--schedule", "linear", "--quiet", "--gamma", "0.99"]
+    arguments += ["--max-grad-norm", "4", "--no-normalize-advantage", "--normalize", "none"]
     run_script("train_a2c", *arguments, "--log-dir", tmp_path / "run")
     _, out, _ = run_script("evaluate", tmp_path / "run", "--episodes", "100")
     scores = {line[:20].strip(): float(line[20:29]) for line in out.splitlines()[2:]}

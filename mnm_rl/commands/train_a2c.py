@@ -3,7 +3,7 @@
 $ python scripts/train_a2c.py
 $ python scripts/train_a2c.py --core lstm --seed 1
 $ python scripts/train_a2c.py --preset soonest
-$ python scripts/train_a2c.py --env CartPole-v1 --drop-observations 1,3 --timesteps 200000
+$ python scripts/train_a2c.py --env CartPoleNoVel-v1
 $ python scripts/train_a2c.py --resume runs/MNMMaze-9x9-mnm-p-seed0 --episodes 100000
 $ torchrun --nproc-per-node 2 scripts/train_a2c.py --n-envs 32
 """

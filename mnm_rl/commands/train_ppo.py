@@ -1,7 +1,7 @@
 """Train a recurrent PPO agent: by default MNM-p on the invisible-goal maze.
 
 $ python scripts/train_ppo.py
-$ python scripts/train_ppo.py --env CartPole-v1 --drop-observations 1,3 --reward-scale 0.05 --timesteps 200000
+$ python scripts/train_ppo.py --env CartPoleNoVel-v1 --timesteps 200000
 $ python scripts/train_ppo.py --core lstm --seed 1
 $ python scripts/train_ppo.py --resume runs/MNMMaze-9x9-lstm-ppo-seed1 --episodes 100000
 $ torchrun --nproc-per-node 2 scripts/train_ppo.py --n-envs 32

@@ -1,7 +1,7 @@
 """Search settings for an environment and a core; the best become an entry of a file of settings.
 
-$ python scripts/tune.py --algorithm ppo --env CartPole-v1 --core lstm --trials 20 --timesteps 60000
-$ python scripts/tune.py --algorithm a2c --env CartPole-v1 --core mnm-p --core.key-size 16 --n-steps 32
+$ python scripts/tune.py --algorithm ppo --env CartPoleNoVel-v1 --core lstm --trials 20 --timesteps 60000
+$ python scripts/tune.py --algorithm a2c --env CartPoleNoVel-v1 --core mnm-p --core.key-size 16 --n-steps 32
 
 What is given stays as it is, everything else of the search space (docs/rl.md) is searched. The same command
 goes on with a search that was stopped.
