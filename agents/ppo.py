@@ -78,8 +78,9 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
     ``bptt_steps`` the states between the sequences of a rollout are computed anew in every epoch, by the
     policy as it is then, instead of being those that it had while it acted.
 
-    Policy and values share the core, and one limit of the gradient: rewards should be scaled so that returns
-    are not far from 1, as by ``VecNormalize(env, norm_obs=False)``, or the policy hardly learns.
+    Policy and values share the core, unless ``policy_kwargs={"separate_critic": True}``, and one limit of the
+    gradient: rewards should be scaled so that returns are not far from 1, as by ``VecNormalize(env)``, or the
+    policy hardly learns.
 
     Acting, saving, resuming and what may be changed between updates are those of
     :class:`mnm_rl.agents.RecurrentA2C`. With one epoch and one minibatch the update is that of A2C.

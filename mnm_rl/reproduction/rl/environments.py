@@ -64,6 +64,7 @@ def _minigrid(name: str, **settings: Any) -> Environment:
     # From tables the episodes are the same, and a step takes a fraction of the time.
     settings = {
         **{"n_epochs": 4, "learning_rate": 1e-3, "gamma": 0.99, "ent_coef": 0.005, "normalize": "none"},
+        **{"vf_coef": 0.5, "max_grad_norm": 0.5, "clip_range": 0.2},
         **{"tabulated": True, **settings},
     }
     return Environment(name, f"MiniGrid-{name}-v0", MILLION, 5 * MILLION, 0, 1, settings)
