@@ -505,7 +505,6 @@ BOTH = [
     ("--net-arch 1000000000 1000000000", "net_arch|memory"),
     ("--separate-critic 5", "separate-critic|5"),
     ("--wrapper x", "wrapper"),
-    ("--env CartPole-v1 --wrapper", "wrapper"),
     ("--env CartPole-v1 --wrapper x", "wrapper"),
     ("--env CartPole-v1 --wrapper ''", "wrapper"),
     ("--env CartPole-v1 --wrapper nowhere:Wrapper", "nowhere"),
