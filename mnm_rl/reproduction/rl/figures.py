@@ -55,7 +55,8 @@ def draw_curves(runs: Sequence[Run], path: Path) -> None:
         Line2D([], [], color=_colour(group), linestyle=_style(group), label=group.label)
         for group in _kinds(groups)
     ]
-    figure.legend(handles=lines, loc="outside upper center", ncols=min(len(lines), 4), frameon=False)
+    columns = 2 if len(environments) < 3 else 4
+    figure.legend(handles=lines, loc="outside upper center", ncols=min(len(lines), columns), frameon=False)
     _save(figure, path)
 
 
@@ -168,4 +169,4 @@ def _panels(number: int, width: float, height: float) -> tuple[Figure, list[Axes
 
 def _save(figure: Figure, path: Path) -> None:
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+        figure.savefig(temporary, dpi=150, bbox_inches="tight")
