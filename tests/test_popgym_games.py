@@ -18,8 +18,8 @@ needs_popgym = pytest.mark.skipif(
 @needs_popgym
 @pytest.mark.parametrize("game", GAMES)
 def test_the_vector_is_the_published_observation_flattened(game):
-    from popgym import envs
-    from popgym.wrappers import Antialias, PreviousAction
+    from popgym import envs  # pyright: ignore[reportMissingImports]
+    from popgym.wrappers import Antialias, PreviousAction  # pyright: ignore[reportMissingImports]
 
     theirs = Antialias(PreviousAction(getattr(envs, game)()))
     ours = gymnasium.make(game_id(game))
