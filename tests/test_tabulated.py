@@ -179,8 +179,8 @@ def test_states_that_do_not_fit_are_refused(change, message):
         ({"env": "CartPole-v1"}, "tabulated is for MiniGrid-Memory"),
         ({"env": "MNMMaze-9x9"}, "tabulated is for MiniGrid-Memory"),
         ({"env": "MiniGrid-Empty-5x5-v0"}, "tabulated is for MiniGrid-Memory"),
-        ({"env": S7, "subprocesses": True}, "takes neither subprocesses nor drop_observations"),
-        ({"env": S7, "drop_observations": "1"}, "takes neither subprocesses nor drop_observations"),
+        ({"env": S7, "subprocesses": True}, "takes neither subprocesses, nor drop_observations"),
+        ({"env": S7, "drop_observations": "1"}, "takes neither subprocesses, nor drop_observations"),
     ],
 )
 def test_bad_settings(settings, message):
@@ -251,7 +251,7 @@ def curve(run) -> list[dict[str, str]]:
 
 def test_training_goes_on_exactly_and_equals_training_in_the_real_environment(train, tmp_path):
     words = ("--env", S7, "--core", "gru", "--core.hidden-size", 8, "--n-envs", 4, "--n-steps", 32)
-    words = (*words, "--log-every", 1)
+    words = (*words, "--log-every", 1, "--schedule", "constant")
     train(*words, "--tabulated", "--timesteps", 1024, "--log-dir", tmp_path / "whole")
     train(*words, "--tabulated", "--timesteps", 512, "--log-dir", tmp_path / "parts")
     train("--resume", tmp_path / "parts", "--timesteps", 1024)
