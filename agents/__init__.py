@@ -5,6 +5,7 @@ RecurrentActorCriticPolicy    features, core, heads for action and value ("MlpPo
 SequenceRolloutBuffer         what a rollout stores
 ActingStep                    one step as a module of tensors, for torch.jit.trace and other exports
 PreviousActionReward          a VecEnv that shows the previous action and reward
+MaskedPlayer                  an agent that asks the environment which actions it allows, for evaluate_policy
 FlatSpaces                    an environment with Tuple or nested spaces as a flat one
 """
 
@@ -12,6 +13,7 @@ from mnm_rl.agents.a2c import RecurrentA2C
 from mnm_rl.agents.acting_step import ActingStep
 from mnm_rl.agents.buffers import SequenceRolloutBuffer
 from mnm_rl.agents.flattening import FlatSpaces
+from mnm_rl.agents.masks import MaskedPlayer
 from mnm_rl.agents.policies import (
     RecurrentActorCriticCnnPolicy,
     RecurrentActorCriticPolicy,
@@ -23,6 +25,7 @@ from mnm_rl.agents.wrappers import PreviousActionReward
 __all__ = [
     "ActingStep",
     "FlatSpaces",
+    "MaskedPlayer",
     "PreviousActionReward",
     "RecurrentA2C",
     "RecurrentActorCriticCnnPolicy",

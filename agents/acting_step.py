@@ -29,8 +29,8 @@ class ActingStep(nn.Module):
         traced = torch.jit.trace(step, (obs, torch.tensor([True]), *state))
         action, value, *state = traced(obs, episode_start, *state)
 
-    The module holds a copy of the policy; MNM cores run their reference loop in it, which is made of torch's
-    own operations.
+    Action masks are not part of it: every action counts as allowed. The module holds a copy of the policy;
+    MNM cores run their reference loop in it, which is made of torch's own operations.
 
     Args:
         policy: what acts.

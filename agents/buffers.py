@@ -117,15 +117,20 @@ class SequenceRolloutBuffer(BaseBuffer):
             actions: ``[B, *action_shape]``.
             rewards: ``[B]``.
             episode_starts: whether an episode starts with ``obs``, ``[B]``.
-            action_masks: what was allowed, ``[B, M]``.
+            action_masks: what was allowed, ``[B, M]``; where :meth:`start` was told of masks, and only there.
+
+        Raises:
+            ValueError: there are masks that the rollout does not have, or none where it has them.
         """
+        if (action_masks is None) != (self.action_masks is None):
+            raise ValueError("A rollout has action masks in all of its steps or in none.")
         for key, stored in self._stored.items():
             part = obs[key] if isinstance(obs, dict) else obs
             stored[self.pos] = part.reshape(stored.shape[1:])
         self.actions[self.pos] = actions
         self.rewards[self.pos] = rewards
         self.episode_starts[self.pos] = episode_starts
-        if self.action_masks is not None:
+        if self.action_masks is not None and action_masks is not None:
             self.action_masks[self.pos] = action_masks
         self.pos += 1
         self.full = self.pos == self.buffer_size

@@ -14,6 +14,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from mnm_rl.agents import RecurrentA2C
+from mnm_rl.agents.policies import SequenceEvaluation
 from mnm_rl.agents.returns import advantages_and_returns
 from mnm_rl.training.rl.recorder import LinearSettings
 from mnm_rl.updates import NonFiniteError
@@ -123,27 +124,35 @@ def make_agent(
     return algorithm("MlpPolicy", env or uneven_env(), **{**defaults, **settings})
 
 
-@pytest.mark.parametrize("core", SMALL)
-def test_the_sequence_pass_equals_acting_step_by_step_through_episode_ends(core, algorithm):
-    agent, tape = make_agent(core, algorithm=algorithm), Tape()
-    agent.learn(3 * 55, tape)
+def check_sequence_against_steps(agent: Any, tape: Tape, action_masks: Any = None) -> SequenceEvaluation:
+    """The last rollout, on the tape, in one pass and step by step; the former is returned."""
     policy = tape.policy_before
     starts, actions = torch.tensor(tape.stacked("episode_starts")), torch.tensor(tape.stacked("actions"))
     observations = torch.tensor(tape.stacked("obs"))
-    assert starts[1:].any()
-    assert not starts[:, 3].any(), "the state at the start of the rollout matters"
+    masks = [None] * len(starts) if action_masks is None else action_masks
     with torch.no_grad():
-        evaluation = policy.evaluate_sequence(observations, actions, tape.initial, starts)
+        evaluation = policy.evaluate_sequence(observations, actions, tape.initial, starts, action_masks)
         state = tape.initial
-        for t in range(11):
+        for t in range(len(starts)):
             value = policy.predict_values(observations[t], state, starts[t])
-            distribution, state = policy.get_distribution(observations[t], state, starts[t])
+            distribution, state = policy.get_distribution(observations[t], state, starts[t], masks[t])
             torch.testing.assert_close(evaluation.values[t], value, atol=1e-5, rtol=1e-4)
             torch.testing.assert_close(
                 evaluation.log_probs[t], distribution.log_prob(actions[t]), atol=1e-5, rtol=1e-4
             )
     for kept, computed in zip(agent.core_state, state, strict=True):
         torch.testing.assert_close(kept, computed, atol=1e-5, rtol=1e-4)
+    return evaluation
+
+
+@pytest.mark.parametrize("core", SMALL)
+def test_the_sequence_pass_equals_acting_step_by_step_through_episode_ends(core, algorithm):
+    agent, tape = make_agent(core, algorithm=algorithm), Tape()
+    agent.learn(3 * 55, tape)
+    starts = tape.stacked("episode_starts")
+    assert starts[1:].any()
+    assert not starts[:, 3].any(), "the state at the start of the rollout matters"
+    check_sequence_against_steps(agent, tape)
 
 
 @pytest.mark.parametrize("core", ["lstm", "mnm-p", "lstm-salu"])

@@ -10,12 +10,15 @@ from gymnasium import spaces
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
-from test_a2c import Tape, make_agent, uneven_env
+from test_a2c import Tape, check_sequence_against_steps, make_agent, uneven_env
 
 from mnm_rl.agents import RecurrentA2C, RecurrentPPO
+from mnm_rl.agents.buffers import SequenceRolloutBuffer
 from mnm_rl.agents.distributions import make_distribution
 from mnm_rl.agents.masks import MaskedPlayer, ask_for_masks, checked_masks, mask_parts
+from mnm_rl.analysis.maze.film import film_episode
 from mnm_rl.envs import MazeVecEnv
+from mnm_rl.training.rl.evaluation import evaluate_agent
 
 SPACES = {
     "discrete": spaces.Discrete(4),
@@ -89,31 +92,25 @@ def test_without_masking_it_does():
 
 
 @pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize(
+    ("algorithm", "settings"), [(RecurrentA2C, {}), (RecurrentPPO, {"n_epochs": 1, "batch_size": 33})]
+)
 @pytest.mark.parametrize("core", ["mnm-p", "lstm"])
-def test_the_update_uses_the_masks_of_acting(core, space):
-    agent = make_agent(core, doors(space), RecurrentPPO, n_epochs=1, batch_size=33)
+def test_the_update_uses_the_masks_of_acting(core, algorithm, settings, space):
+    agent = make_agent(core, doors(space), algorithm, **settings)
     tape = Tape()
     agent.learn(33, tape)
-    # In the first step of the optimizer the policy is the one that acted: another mask would move the ratio.
-    assert agent.last_update["approx_kl"] == pytest.approx(0, abs=1e-6)
     masks = torch.tensor(agent.rollout_buffer.action_masks)
     assert not masks.all()
-    policy = tape.policy_before
-    arguments = (
-        torch.tensor(tape.stacked("obs")),
-        torch.tensor(tape.stacked("actions")),
-        tape.initial,
-        torch.tensor(tape.stacked("episode_starts")),
-    )
-    with torch.no_grad():
-        masked, free = policy.evaluate_sequence(*arguments, masks), policy.evaluate_sequence(*arguments)
-        state = tape.initial
-        for t in range(len(masks)):
-            distribution, state = policy.get_distribution(arguments[0][t], state, arguments[3][t], masks[t])
-            expected = distribution.log_prob(arguments[1][t])
-            torch.testing.assert_close(masked.log_probs[t], expected, atol=1e-5, rtol=1e-4)
+    masked = check_sequence_against_steps(agent, tape, masks)
+    # One step of the optimizer: its numbers are those of the policy that acted.
+    assert agent.last_update["entropy"] == pytest.approx(masked.entropy.mean().item(), rel=1e-4)
+    if algorithm is RecurrentPPO:
+        assert agent.last_update["approx_kl"] == pytest.approx(0, abs=1e-6)
+    free = check_sequence_against_steps(agent, tape)
     assert (masked.log_probs >= free.log_probs - 1e-6).all()
     assert (masked.log_probs > free.log_probs + 1e-3).any()
+    assert masked.entropy.mean() < free.entropy.mean() - 0.01
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -185,6 +182,24 @@ def test_it_learns_which_of_the_allowed_actions_is_best(algorithm):
     mean, _ = evaluate_policy(MaskedPlayer(agent, env), env, n_eval_episodes=100)  # pyright: ignore
     # Action 0 is allowed in 5 of 8 steps: by the draw for itself, or as the one that always is.
     assert float(np.mean(mean)) > 0.95 * 8 * 5 / 8 - 0.3
+
+
+def test_evaluation_and_films_ask_for_masks(monkeypatch):
+    monkeypatch.setattr(Doors, "render", lambda self: np.zeros((4, 4, 3), np.uint8), raising=False)
+    env = doors(count=1)
+    env.render_mode = "rgb_array"
+    agent = make_agent(env=env).learn(22)
+    assert evaluate_agent(agent, doors(), 20, deterministic=True).episodes == 20
+    assert len(film_episode(agent, env)) > 1
+
+
+def test_a_rollout_has_masks_in_all_steps_or_in_none():
+    buffer = SequenceRolloutBuffer(2, spaces.Box(-1, 1, (3,)), SPACES["discrete"], "cpu")
+    step = (np.zeros((1, 3)), np.zeros(1), np.zeros(1), np.zeros(1, dtype=bool))
+    for mask_size, masks in ((4, None), (None, np.ones((1, 4), dtype=bool))):
+        buffer.start(None, mask_size)
+        with pytest.raises(ValueError, match="in all of its steps or in none"):
+            buffer.add(*step, action_masks=masks)
 
 
 def test_environments_in_processes_are_asked_as_well():

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_a2c import SMALL, Tape, make_agent, uneven_env
+from test_a2c import SMALL, Tape, check_sequence_against_steps, make_agent, uneven_env
 from torch import nn
 
 from mnm_rl.agents import RecurrentA2C, RecurrentPPO
@@ -108,19 +108,7 @@ def test_cores_that_do_not_fit_are_refused():
 def test_an_agent_with_all_of_it_acts_as_it_is_trained(algorithm, core, around):
     agent, tape = make_agent(core, algorithm=algorithm, policy_kwargs=AROUND[around]), Tape()
     agent.learn(3 * 55, tape)
-    policy, observations = tape.policy_before, torch.tensor(tape.stacked("obs"))
-    starts, actions = torch.tensor(tape.stacked("episode_starts")), torch.tensor(tape.stacked("actions"))
-    with torch.no_grad():
-        evaluation = policy.evaluate_sequence(observations, actions, tape.initial, starts)
-        state = tape.initial
-        for t in range(11):
-            value = policy.predict_values(observations[t], state, starts[t])
-            distribution, state = policy.get_distribution(observations[t], state, starts[t])
-            torch.testing.assert_close(evaluation.values[t], value, atol=1e-5, rtol=1e-4)
-            log_prob = distribution.log_prob(actions[t])
-            torch.testing.assert_close(evaluation.log_probs[t], log_prob, atol=1e-5, rtol=1e-4)
-    for kept, computed in zip(agent.core_state, state, strict=True):
-        torch.testing.assert_close(kept, computed, atol=1e-5, rtol=1e-4)
+    check_sequence_against_steps(agent, tape)
 
 
 def test_the_error_of_the_values_leaves_the_policys_core_alone():

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from stable_baselines3.common.vec_env import VecEnv
 
+from mnm_rl.agents.masks import MaskedPlayer
 from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from mnm_rl.envs import MazeVecEnv, render_frame
 from mnm_rl.training.files import atomic_write
@@ -43,12 +44,13 @@ def film_episode(
         ValueError: the environment cannot be drawn.
     """
     env = agent.normalize_env(env)
+    player = MaskedPlayer(agent, env)
     observation: Any = env.reset()
     state, starts = None, np.ones(1, dtype=bool)
     path, frames = [], []
     while not (frames and starts[0]) and len(frames) < MAX_FRAMES:
         frames.append(_frame(env, path))
-        actions, state = agent.predict(observation, state, starts, deterministic)
+        actions, state = player.predict(observation, state, starts, deterministic)
         observation, _, starts, _ = env.step(actions)
     return frames
 
