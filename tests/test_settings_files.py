@@ -8,8 +8,11 @@ from typing import Any, Literal
 
 import pytest
 import yaml
+from stable_baselines3.common.env_util import make_vec_env
 from test_scripts_a2c import run_script  # noqa: F401 - a fixture
 
+from mnm_rl.agents import RecurrentA2C, RecurrentPPO
+from mnm_rl.cores import PairedCore
 from mnm_rl.training.folder import AGENT, AGENTS, PPO_AGENT
 from mnm_rl.training.rl.config import A2CConfig, PPOConfig, config_to_dict
 from mnm_rl.training.rl.environments import is_maze
@@ -142,6 +145,15 @@ def test_normalization_and_wrappers_where_a_run_has_them(value, word):
             drop_observations="2",
         ),
         A2CConfig(timesteps=4000),
+        PPOConfig(
+            env="CartPole-v1",
+            core="lstm",
+            core_layers=2,
+            encoder=(8, 4),
+            separate_critic=True,
+            net_arch=(16,),
+            normalize="rewards",
+        ),
     ],
 )
 def test_what_is_written_for_a_run_is_read_as_the_run(config):
@@ -154,6 +166,31 @@ def test_what_is_written_for_a_run_is_read_as_the_run(config):
         "bootstrap_time_limit": config.bootstraps,
     }
     assert config_to_dict(rebuilt) == config_to_dict(dataclasses.replace(config, **written))
+
+
+OF_RL_ZOO = ("n_timesteps", "policy", "n_envs", "normalize", "env_wrapper", "env_kwargs")
+"""What RL Zoo takes out of an entry before it gives the rest to the algorithm."""
+
+
+def entries_of_the_package() -> list[tuple[Any, dict[str, Any]]]:
+    written = write_entry(
+        PPOConfig(env="CartPole-v1", core="lstm", core_layers=2, encoder=(8, 4), separate_critic=True)
+    )
+    found = [(RecurrentPPO, written)]
+    for kind, algorithm in ((AGENT, RecurrentA2C), (PPO_AGENT, RecurrentPPO)):
+        found += [(algorithm, entry) for entry in read_entries(package_file(kind)).values()]
+    return found
+
+
+@pytest.mark.parametrize(("algorithm", "entry"), entries_of_the_package())
+def test_rl_zoo_can_give_an_entry_to_the_algorithm(algorithm, entry):
+    arguments = {name: value for name, value in entry.items() if name not in OF_RL_ZOO}
+    rate = arguments.pop("learning_rate")
+    learning_rate = float(str(rate).removeprefix("lin_"))
+    env = make_vec_env("CartPole-v1", entry["n_envs"])
+    agent = algorithm(entry["policy"], env, learning_rate=learning_rate, device="cpu", **arguments)
+    assert agent.policy.core_name == entry["policy_kwargs"]["core"]
+    assert isinstance(agent.policy.core, PairedCore) == ("separate_critic" in entry["policy_kwargs"])
 
 
 FILE = {

@@ -27,8 +27,13 @@ PACKAGE, NONE = "package", "none"
 """Where settings come from, if not from a file of the user's own: the package's file, or nowhere."""
 DEFAULT_CORE = "mnm-p"
 POLICIES = ("MlpPolicy", "CnnPolicy", "MultiInputPolicy")
-POLICY_FIELDS = ("net_arch", "separate_critic", "encoder", "core_layers")
-"""Settings of the run that are arguments of the policy, as far as the run has them."""
+POLICY_FIELDS = {
+    "net_arch": "net_arch",
+    "separate_critic": "separate_critic",
+    "encoder": "encoder_arch",
+    "core_layers": "core_layers",
+}
+"""Settings of the run that are arguments of the policy -> how the policy, and RL Zoo with it, calls them."""
 ELSEWHERE = (
     *("env", "core", "core_settings", "adam_epsilon", "wrapper", *POLICY_FIELDS),
     *("timesteps", "schedule", "episodes", "seed", "subprocesses"),
@@ -237,7 +242,7 @@ def _policy_arguments(config: AgentConfig) -> dict[str, Any]:
     arguments: dict[str, Any] = {"core": config.core, "core_kwargs": {**kwargs, **_required(config)}}
     for each in dataclasses.fields(config):
         if each.name in POLICY_FIELDS and (value := getattr(config, each.name)) != each.default:
-            arguments[each.name] = value
+            arguments[POLICY_FIELDS[each.name]] = value
     if config.adam_epsilon != config.default("adam_epsilon"):
         arguments["optimizer_kwargs"] = {"eps": config.adam_epsilon}
     return arguments
@@ -361,11 +366,11 @@ def _policy_kwargs(value: Any) -> dict[str, Any]:
         raise ValueError(f"optimizer_kwargs in policy_kwargs may have eps alone, got {unknown[0]!r}.")
     if "eps" in optimizer:
         fields["adam_epsilon"] = optimizer["eps"]
-    known = {each.name for each in dataclasses.fields(AgentConfig)} & set(POLICY_FIELDS)
-    if unknown := sorted(arguments.keys() - known):
-        allowed = ", ".join(("core", "core_kwargs", "optimizer_kwargs", *sorted(known)))
+    names = {argument: name for name, argument in POLICY_FIELDS.items()}
+    if unknown := sorted(arguments.keys() - names.keys()):
+        allowed = ", ".join(("core", "core_kwargs", "optimizer_kwargs", *sorted(names)))
         raise ValueError(f"policy_kwargs has an unknown setting {unknown[0]!r}; allowed are {allowed}.")
-    return {**fields, **arguments}
+    return {**fields, **{names[argument]: value for argument, value in arguments.items()}}
 
 
 def _learning_rate(value: Any) -> dict[str, Any]:
