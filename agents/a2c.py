@@ -5,10 +5,10 @@ Dimensions: ``T`` time (n_steps), ``B`` environments (n_envs).
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 import torch
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -175,27 +175,6 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm):
             entropy=evaluation.entropy.mean(),
             concentration=None if concentration is None else concentration.mean(),
             meta=evaluation.meta_loss.mean(),
-        )
-
-    def learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 1,
-        tb_log_name: str = "RecurrentA2C",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-        use_masking: bool | None = None,
-    ) -> Self:
-        """Train for ``total_timesteps`` more environment steps; see the base class."""
-        return super().learn(
-            total_timesteps,
-            callback,
-            log_interval,
-            tb_log_name,
-            reset_num_timesteps,
-            progress_bar,
-            use_masking,
         )
 
     def _check_settings(self) -> None:

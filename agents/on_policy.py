@@ -225,7 +225,7 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
         total_timesteps: int,
         callback: MaybeCallback = None,
         log_interval: int = 1,
-        tb_log_name: str = "run",
+        tb_log_name: str | None = None,
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
         use_masking: bool | None = None,
@@ -236,7 +236,7 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
             total_timesteps: steps of single environments.
             callback: called at every step.
             log_interval: updates between two entries of the log.
-            tb_log_name: name of the run for TensorBoard.
+            tb_log_name: name of the run for TensorBoard; the algorithm's if not given.
             reset_num_timesteps: count the steps from 0.
             progress_bar: show one.
             use_masking: choose only actions that the environment's ``action_masks()`` allows, as
@@ -248,15 +248,12 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
             TypeError: an argument is of another type.
             NonFiniteError: many updates in a row were not finite.
         """
-        check_learn(
-            *(self, total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
-        )
+        name = self.algorithm or "run" if tb_log_name is None else tb_log_name
+        check_learn(*(self, total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar))
         assert self.env is not None
         self._use_masking = chosen_masking(self.env, use_masking)
         self._meet(total_timesteps)
-        return super().learn(
-            total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
-        )
+        return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
 
     def _meet(self, total_timesteps: int) -> None:
         """Make sure that the processes that learn together are about to do the same, from the same start.

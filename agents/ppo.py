@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 from torch.nn import functional as F
@@ -359,27 +359,6 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
                 f"state grows with every step, got {cuts.length}."
             )
         return cuts
-
-    def learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 1,
-        tb_log_name: str = "RecurrentPPO",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-        use_masking: bool | None = None,
-    ) -> Self:
-        """Train for ``total_timesteps`` more environment steps; see the base class."""
-        return super().learn(
-            total_timesteps,
-            callback,
-            log_interval,
-            tb_log_name,
-            reset_num_timesteps,
-            progress_bar,
-            use_masking,
-        )
 
     def _shared_settings(self) -> dict[str, Any]:
         names = ("n_epochs", "batch_size", "bptt_steps", "target_kl")

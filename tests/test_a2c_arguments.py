@@ -118,6 +118,12 @@ def test_settings_of_others_that_change_nothing_are_accepted():
     assert agent.policy.state_dict().keys() == plain.policy.state_dict().keys()
 
 
+def test_a_run_in_tensorboard_has_the_name_of_its_algorithm(tmp_path, algorithm):
+    agent = make_agent(algorithm=algorithm, n_steps=4, tensorboard_log=str(tmp_path)).learn(20)
+    agent.learn(20, tb_log_name="mine")
+    assert {path.name for path in tmp_path.iterdir()} == {f"{algorithm.__name__}_1", "mine_1"}
+
+
 def test_they_do_not_stand_in_the_way_of_saving(tmp_path, algorithm):
     kwargs = {"use_sde": False, "share_features_extractor": True}
     agent = make_agent(algorithm=algorithm, n_steps=4, policy_kwargs=kwargs).learn(16)
