@@ -13,13 +13,19 @@ from mnm_rl.envs import register_envs
 
 if TYPE_CHECKING:
     from mnm_rl.cores import make_core, register_core
+    from mnm_rl.pretrained import load_pretrained
     from mnm_rl.tasks import register_task
 
 register_envs()
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "make_core", "register_core", "register_task"]
-_MODULES = {"make_core": "cores", "register_core": "cores", "register_task": "tasks"}
+__all__ = ["__version__", "load_pretrained", "make_core", "register_core", "register_task"]
+_MODULES = {
+    "load_pretrained": "pretrained",
+    "make_core": "cores",
+    "register_core": "cores",
+    "register_task": "tasks",
+}
 
 
 def __getattr__(name: str) -> Any:

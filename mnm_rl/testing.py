@@ -221,7 +221,7 @@ def _steps(make: Make) -> None:
 
 
 def _acting(make: Make) -> None:
-    """Inside acting(), steps give what they give outside."""
+    """Inside acting(), steps give what they give outside, quick ones, too."""
     core = make(0)
     inputs, resets = _inputs(core), _resets(2)
     with torch.no_grad():
@@ -232,6 +232,14 @@ def _acting(make: Make) -> None:
                 output, state = core.step(x, state, resets[t] if resets[t].any() else None)
                 _require_same(f"the outputs of step {t}", output, expected.outputs[t])
         _require_same_state("after acting", state, expected.state)
+        with core.acting():
+            quick_step, state = core.quick_step(), core.initial_state(BATCH)
+            if quick_step is None:
+                return
+            for t, x in enumerate(inputs):
+                output, state = quick_step(x, state, resets[t] if resets[t].any() else None)
+                _require_same(f"the outputs of quick step {t}", output, expected.outputs[t])
+        _require_same_state("after quick steps", state, expected.state)
 
 
 def _state_goes_on(make: Make) -> None:

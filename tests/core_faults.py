@@ -27,6 +27,17 @@ CORES: dict[str, tuple[str, dict[str, Any]]] = {
     "gru": ("gru", {"hidden_size": 5}),
     "lstm-salu": ("lstm-salu", {"hidden_size": 5, "key_size": 3, "value_size": 4, "heads": 2}),
     "plastic": ("plastic", {"hidden_size": 5}),
+    "fwm": ("fwm", {"hidden_size": 5, "entity_size": 3, "relation_size": 4}),
+    "delta-net": ("delta-net", {"hidden_size": 5, "heads": 2, "key_size": 3, "value_size": 4}),
+    "fast-weights": ("fast-weights", {"hidden_size": 5}),
+    "ntm": ("ntm", {"hidden_size": 5, "slots": 6, "slot_size": 3, "heads": 2}),
+    "tpr-rnn": ("tpr-rnn", {"hidden_size": 5, "entity_size": 4, "role_size": 3}),
+    "entnet": ("entnet", {"hidden_size": 5, "slots": 3}),
+    "dnc": ("dnc", {"hidden_size": 5, "slots": 6, "slot_size": 3, "read_heads": 2}),
+    "sdnc": (
+        "sdnc",
+        {"hidden_size": 5, "slots": 6, "slot_size": 3, "read_heads": 2, "sparse_reads": 2, "sparse_links": 3},
+    ),
 }
 STEPS, BATCH, INPUT_SIZE = 3, 4, 6
 DTYPES = [

@@ -116,7 +116,7 @@ class Case:
         self, kernel: str, dtype: torch.dtype, nudge: int | None = None
     ) -> tuple[MNMCore, Tensor, MNMState, Tensor | None]:
         torch.manual_seed(self.seed)
-        device = "cuda" if kernel == "triton" and torch.cuda.is_available() else "cpu"
+        device = "cuda" if kernel in ("triton", "graphs") and torch.cuda.is_available() else "cpu"
         core = MNMCore(INPUTS, dataclasses.replace(self.config, kernel=kernel)).to(device, dtype)
         if nudge is not None:
             _nudge_vectors(core, torch.Generator().manual_seed(nudge))

@@ -17,6 +17,7 @@ from mnm_rl.cores import MemoryCore, core_config, core_names, detach_state, make
 from mnm_rl.testing import PROMISES, check_core, check_cut, check_resets
 
 INPUT_SIZE = 4
+SLOTS = dict(hidden_size=5, slots=6, slot_size=3, read_heads=2)
 SMALL: dict[str, dict] = {
     "mnm-p": dict(
         hidden_size=5, key_size=3, value_size=4, memory_widths=(5,), heads=2, recall_weights=(1.0, 0.5)
@@ -32,6 +33,16 @@ SMALL: dict[str, dict] = {
     "lstm-salu": dict(hidden_size=5, key_size=3, value_size=4, heads=2),
     "plastic": dict(hidden_size=5),
     "plastic-homogenous": dict(hidden_size=5),
+    "fwm": dict(hidden_size=5, entity_size=3, relation_size=4, reads=2),
+    "delta-net": dict(hidden_size=5, heads=2, key_size=3, value_size=4, forgetting="channel"),
+    "fast-weights": dict(hidden_size=5),
+    "ntm": dict(hidden_size=5, slots=6, slot_size=3, heads=2),
+    "tpr-rnn": dict(hidden_size=5, entity_size=4, role_size=3),
+    "entnet": dict(hidden_size=5, slots=3),
+    "sdnc": dict(SLOTS, sparse_reads=6, sparse_links=6, link_gradient=True),
+    "sam": dict(SLOTS, sparse_reads=2),
+    # With their default settings, gradients stop on some ways on purpose, and are not those of differences.
+    "dnc": dict(SLOTS, usage_gradient=True),
 }
 every_core = pytest.mark.parametrize("name", core_names())
 every_promise = pytest.mark.parametrize("promise", PROMISES)

@@ -109,7 +109,7 @@ def test_transforms_of_functions_work_or_name_what_does(choice):
     def loss(inputs: Tensor) -> Tensor:
         return core(inputs, state, resets).outputs.square().sum()
 
-    if "cpu" in choice or "torch" in choice or choice == "lstm-salu":
+    if "cpu" in choice or "torch" in choice or choice in ("lstm-salu", "tpr-rnn", "entnet"):
         with pytest.raises(RuntimeError, match=r"does not work inside this transform of torch\.func; torch"):
             torch.func.grad(loss)(inputs)
     else:
@@ -117,6 +117,9 @@ def test_transforms_of_functions_work_or_name_what_does(choice):
         loss(wanted).backward()
         assert wanted.grad is not None
         torch.testing.assert_close(torch.func.grad(loss)(inputs), wanted.grad)
-    if choice != "plastic":
+    if choice == "sdnc":
+        found = torch.func.vmap(lambda inputs: core(inputs, state).outputs)(torch.stack([inputs, 2 * inputs]))
+        torch.testing.assert_close(found, torch.stack([core(x, state).outputs for x in (inputs, 2 * inputs)]))
+    elif choice not in ("plastic", "delta-net", "fast-weights"):
         with pytest.raises(RuntimeError, match="a batch takes the place of vmap"):
             torch.func.vmap(lambda inputs: core(inputs, state).outputs)(torch.stack([inputs, inputs]))

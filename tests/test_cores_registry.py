@@ -239,6 +239,8 @@ def test_every_core_has_a_label_and_a_colour():
     assert core_label("somebodys") == "somebodys"
     assert core_label(REFERENCE) == "ToyCore"
     assert core_colour("mnm-p") == "tab:blue"
+    colours = {core_colour(name) for name in core_names()}
+    assert len(colours) == len(core_names()), "each of the project's cores has its own"
     others = [core_colour(f"core-{number}") for number in range(100)]
     assert others == [core_colour(f"core-{number}") for number in range(100)]
     assert set(others) == set(OTHER_COLOURS)

@@ -30,6 +30,9 @@ def compiled() -> None:
     [
         *(("settings", 60), ("pack", 300), ("scan_forward", 400), ("scan_backward", 700), ("activation", 8)),
         *(("lstm_forward", 200), ("lstm_backward", 350), ("gru_forward", 160), ("gru_backward", 260)),
+        *(("lstm_step", 200), ("gru_step", 180), ("lstm_pack", 70), ("gru_pack", 70), ("draw", 40)),
+        *(("ntm_forward", 300), ("ntm_backward", 600)),
+        *(("dnc_forward", 150), ("dnc_rewrite", 180), ("dnc_backward", 350)),
     ],
 )
 def test_every_spoiled_argument_is_refused(operator: str, least: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -122,7 +123,7 @@ def test_a_kernel_that_fits_is_used_without_a_compiler(
     library = build.build_library()
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert build.build_library() == library
-    monkeypatch.setattr(build, "FLAGS", ("-O1",))
+    monkeypatch.setattr("mnm_rl.kernels.compiler.FLAGS", ("-O1",))
     with pytest.raises(build.BuildError, match="no-such-compiler"):
         build.build_library()
 
@@ -317,3 +318,10 @@ def test_sanitizers_are_part_of_the_name_and_only_known_ones_are_taken(
     monkeypatch.setenv("MNM_RL_SANITIZE", "adress")
     with pytest.raises(build.BuildError, match="takes address and undefined, not adress"):
         build.build_library()
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no compiler")
+def test_the_kernel_compiles() -> None:
+    """Without it all tests of the cores would pass or be skipped, by slower ways."""
+    assert callable(cpu.operators().ntm_forward)
+    assert callable(cpu.operators().dnc_forward)

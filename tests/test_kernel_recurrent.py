@@ -84,11 +84,13 @@ class Problem:
         outputs, state = self.run(operation)
         results = {"outputs": outputs, **{f"final {i}": field for i, field in enumerate(state)}}
         trained = {name: tensor for name, tensor in self.trained.items() if tensor.requires_grad}
-        loss = sum((weights_like(x) * x).sum() for x in results.values())
-        if trained:
-            found = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)  # pyright: ignore
-            for (name, tensor), gradient in zip(trained.items(), found, strict=True):
-                results[f"d {name}"] = torch.zeros_like(tensor) if gradient is None else gradient
+        loss: Any = sum((weights_like(x) * x).sum() for x in results.values())
+        # Without resets nothing depends on the initial state, which may be all that is trained.
+        depends = trained and loss.requires_grad
+        unknown = [None] * len(trained)
+        found = torch.autograd.grad(loss, [*trained.values()], allow_unused=True) if depends else unknown
+        for (name, tensor), gradient in zip(trained.items(), found, strict=True):
+            results[f"d {name}"] = torch.zeros_like(tensor) if gradient is None else gradient
         return {name: result.detach() for name, result in results.items()}
 
 
@@ -122,6 +124,14 @@ def test_values_and_gradients_are_those_of_the_plain_loop(
     problem = Problem(kind, sizes, share, learned_initial=data.draw(st.booleans()))
     for tensor in problem.trained.values():
         tensor.requires_grad_(data.draw(st.booleans()))
+    check_equal(problem)
+
+
+@every_kind
+def test_an_initial_state_that_no_reset_uses_has_no_gradient(kind: Kind) -> None:
+    problem = Problem(kind, (3, 2, 4, 5))
+    for name, tensor in problem.trained.items():
+        tensor.requires_grad_(name.startswith("initial"))
     check_equal(problem)
 
 

@@ -141,7 +141,7 @@ def test_without_a_compiler_one_warning_and_the_torch_backend(monkeypatch: pytes
     kernels._compiles.cache_clear()
     try:
         with pytest.warns(
-            UserWarning, match="torch backend instead of the C\\+\\+ kernel: no C\\+\\+ compiler$"
+            UserWarning, match="backend instead of the C\\+\\+ kernel: no C\\+\\+ compiler \\(mnm-rl info"
         ):
             assert kernels.choose("auto", torch.device("cpu"), torch.float32) == "torch"
         with warnings.catch_warnings():

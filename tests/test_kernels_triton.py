@@ -209,7 +209,7 @@ def test_choice_of_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose("auto", cpu, torch.float32) != "triton"
     for dtype in (torch.float32, torch.float64):
         assert choose("triton", cuda, dtype) == "triton"
-        assert choose("auto", cuda, dtype) == "torch"
+        assert choose("auto", cuda, dtype) == "graphs"
     with pytest.raises(ValueError, match="takes float32 or float64, not"):
         choose("triton", cuda, torch.bfloat16)
     monkeypatch.setattr("mnm_rl.kernels.triton.INTERPRETED", True)

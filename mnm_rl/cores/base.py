@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mnm_rl.cores.checks import FreeDimensions, StateLayout, input_fault
+from mnm_rl.cores.quick import QuickStep
 from mnm_rl.sizes import check_fits
 
 NEVER_TOO_LARGE = 4096
@@ -226,6 +227,14 @@ class MemoryCore(nn.Module, ABC, Generic[StateT]):
         at most: that step may overwrite it.
         """
         return nullcontext()
+
+    def quick_step(self) -> QuickStep | None:
+        """:meth:`step` without checks and gradient, inside of :meth:`acting`; None where there is none.
+
+        What the caller promises besides: all arguments are right ones, and the core is the same as now, as
+        :class:`mnm_rl.cores.quick.Unchanged` says it.
+        """
+        return None
 
     def _check_arguments(self, inputs: Any, state: Any, resets: Any, dimensions: str) -> None:
         layout = self._known_layout()

@@ -19,6 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore
+from mnm_rl.cores.quick import QuickStep
+from mnm_rl.cores.registry import CoreChoice, make_core
+from mnm_rl.kernels import departure
+from mnm_rl.sizes import check_fits
 
 
 class _Composed(MemoryCore):
@@ -235,9 +239,38 @@ class EncodedCore(MemoryCore):
         with self.core.acting():
             yield
 
+    def quick_step(self) -> QuickStep | None:
+        """See :meth:`MemoryCore.quick_step`; that of the core, where it has one."""
+        step = self.core.quick_step()
+        if step is None or departure(self, EncodedCore, ("step",), {}):
+            return None
+        return lambda inputs, state, resets: step(self.encoder(inputs), state, resets)
+
 
 def innermost(core: MemoryCore) -> Any:
     """The core that remembers, within one that is made of several: that with the trace and the config."""
     while isinstance(core, _Composed | EncodedCore):
         core = core.shown
     return core
+
+
+def make_layers(core: CoreChoice, input_size: int, layers: int, /, **settings: Any) -> MemoryCore:
+    """So many cores of one kind on top of each other; a single one is that core itself.
+
+    Args:
+        core: as of :func:`mnm_rl.cores.make_core`.
+        input_size: I.
+        layers: at least 1.
+        settings: of each.
+
+    Raises:
+        ValueError: as :func:`mnm_rl.cores.make_core`.
+        TypeError: as there.
+    """
+    first = make_core(core, input_size, **settings)
+    if layers == 1:
+        return first
+    needed = sum(parameter.numel() * parameter.itemsize for parameter in first.parameters())
+    check_fits(layers * max(needed, 1000), f"a core of core_layers {layers}")
+    above = [make_core(core, first.output_size, **settings) for _ in range(1, layers)]
+    return StackedCore([first, *above])

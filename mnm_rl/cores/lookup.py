@@ -10,6 +10,7 @@ Dimensions: ``T`` time, ``B`` batch, ``I`` input size, ``H`` heads, ``N`` slots;
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, reset_state, steps_with_resets
 from mnm_rl.cores.checks import FreeDimensions
+from mnm_rl.cores.recurrent import check_forget_bias, set_forget_bias
 from mnm_rl.kernels.lookup_table import LookupTable
 
 
@@ -35,6 +37,13 @@ class LookupConfig:
     """d_v."""
     heads: int = 1
     """H, slots written and read values averaged per step."""
+    attention_scale: float | None = None
+    """What products of keys are multiplied by before the softmax; 1/sqrt(d_k) if not given."""
+    layer_norm: bool = False
+    """Normalise keys and values, all of a step together, before their tanh (Ba et al. 2016, as in the ADNC of
+    Franke et al. 2018)."""
+    forget_bias: float | None = None
+    """See :class:`~mnm_rl.cores.recurrent.LSTMConfig`."""
 
     def __post_init__(self) -> None:
         for name in ("hidden_size", "key_size", "value_size", "heads"):
@@ -42,6 +51,9 @@ class LookupConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.output_size is not None and self.output_size < 1:
             raise ValueError(f"output_size must be at least 1, got {self.output_size}.")
+        if self.attention_scale is not None and not 0 < self.attention_scale < math.inf:
+            raise ValueError(f"attention_scale must be a positive number, got {self.attention_scale}.")
+        check_forget_bias(self.forget_bias)
 
 
 class LookupState(NamedTuple):
@@ -86,6 +98,10 @@ class LookupCore(MemoryCore[LookupState]):
         self.controller = nn.LSTMCell(input_size + config.value_size, config.hidden_size)
         self.interaction = nn.Linear(config.hidden_size, sum(self._interaction_sizes))
         self.output = nn.Linear(config.hidden_size + config.value_size, self.output_size)
+        sizes = sum(self._interaction_sizes)
+        self.interaction_norm = nn.LayerNorm(sizes) if config.layer_norm else nn.Identity()
+        if config.forget_bias is not None:
+            set_forget_bias(self.controller, config.forget_bias)
 
     def initial_state(self, batch_size: int) -> LookupState:
         """Zeros, and a table without slots."""
@@ -119,9 +135,11 @@ class LookupCore(MemoryCore[LookupState]):
                 state = self._reset(_with_table(state, table), resets[t])
                 table = self._table(state, any_reset[t:])
             hidden, cell = self.controller(torch.cat([x, state.read_value], 1), (state.hidden, state.cell))
-            vectors = torch.tanh(self.interaction(hidden)).split(self._interaction_sizes, dim=1)
-            read_keys, write_keys, write_values = (part.unflatten(1, heads) for part in vectors)
-            read_values = table.write_and_read(write_keys, write_values, read_keys)
+            vectors = torch.tanh(self.interaction_norm(self.interaction(hidden)))
+            read_keys, write_keys, write_values = (
+                part.unflatten(1, heads) for part in vectors.split(self._interaction_sizes, dim=1)
+            )
+            read_values = table.write_and_read(write_keys, write_values, self._scaled(read_keys))
             state = state._replace(hidden=hidden, cell=cell, read_value=read_values.mean(1))
             controls.append(torch.cat([hidden, state.read_value], 1))
             if record:
@@ -129,6 +147,11 @@ class LookupCore(MemoryCore[LookupState]):
         outputs = self.output(torch.stack(controls))
         meta_loss = outputs.new_zeros(outputs.shape[:2])
         return CoreOutput(outputs, _with_table(state, table), meta_loss, _stack(traces) if record else None)
+
+    def _scaled(self, read_keys: Tensor) -> Tensor:
+        """Read keys whose products with keys, divided by sqrt(d_k) in the table, have the wanted scale."""
+        scale = self.config.attention_scale
+        return read_keys if scale is None else read_keys * (scale * math.sqrt(self.config.key_size))
 
     def _table(self, state: LookupState, any_reset: list[bool]) -> LookupTable:
         """A table for the steps up to the next reset."""

@@ -16,19 +16,23 @@ from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, reset_state, steps_with_resets
+from mnm_rl.cores.quick import QuickStep
 from mnm_rl.kernels import (
     Backend,
     MNMState,
     ScanParameters,
     ScanResult,
     ScanSettings,
+    a_hook,
     choose,
+    cpu,
     departure,
     scan,
 )
-from mnm_rl.kernels.cpu import acting
+from mnm_rl.kernels.recurrent import fits
 from mnm_rl.kernels.snapshots import SnapshotEvery, scan_in_segments, segment_lengths, snapshot_ratio
 from mnm_rl.memory import (
     WRITE_RULES,
@@ -322,7 +326,24 @@ class MNMCore(MemoryCore[MNMState]):
 
     def acting(self) -> AbstractContextManager[None]:
         """See :meth:`MemoryCore.acting`."""
-        return acting()
+        return cpu.acting()
+
+    def quick_step(self) -> QuickStep | None:
+        """See :meth:`MemoryCore.quick_step`; by the C++ kernel."""
+        if departure(self, MNMCore, _METHODS_OF_A_STEP, {"output": nn.Linear}) or a_hook(self):
+            return None
+        weights = self._scan_parameters()
+        if self._backend(self.initial_memory) != "cpu" or not fits(*self.parameters(), self.initial_memory):
+            return None
+        inputs = self.initial_memory.new_zeros(1, self.input_size)
+        run = cpu.QuickStep(weights, self._scan_settings, self.initial_memory, inputs, self.initial_state(1))
+        weight, bias = self.output.weight, self.output.bias
+
+        def step(inputs: Tensor, state: MNMState, resets: Tensor | None) -> tuple[Tensor, MNMState]:
+            controls, state = run(inputs, state, resets)
+            return functional.linear(controls, weight, bias)[0], state
+
+        return step
 
     def _scan_parameters(self) -> ScanParameters:
         cell, predicts = self.controller, self._rule.predicts_activations
@@ -342,7 +363,7 @@ class MNMCore(MemoryCore[MNMState]):
             write_keys.unflatten(1, heads),
             write_values.unflatten(1, heads),
             torch.sigmoid(self.rate(rate)),
-            torch.sigmoid(self.gates(hidden)) if self._rule.gates else hidden.new_empty(len(hidden), 0),
+            torch.sigmoid(self.gates(hidden)) if self._rule.gates else hidden.new_empty(hidden.shape[0], 0),
         )
 
     def write(self, weights: Sequence[Tensor], vectors: Interaction) -> list[Tensor]:
@@ -381,6 +402,8 @@ class MNMCore(MemoryCore[MNMState]):
 
 _METHODS = ("initial_state", "interaction_vectors", "predicted_activations", "write", "_read", "_step")
 """Methods that the kernels stand for."""
+_METHODS_OF_A_STEP = (*_METHODS, "step", "forward", "_backend", "_scan", "_scan_parameters")
+"""Methods that a quick step stands for."""
 _MODULES_WITHOUT_FEEDBACK: dict[str, type[nn.Module]] = {
     "controller": nn.LSTMCell,
     "interaction": nn.Linear,

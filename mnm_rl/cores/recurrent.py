@@ -9,6 +9,7 @@ Dimensions: ``T`` time, ``B`` batch, ``I`` input size, ``D`` hidden size.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, TypeVar
@@ -17,12 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, reset_state, steps_with_resets
+from mnm_rl.cores.quick import QuickStep
 from mnm_rl.kernels import departure, recurrent
 
 
 @dataclass(frozen=True)
 class RecurrentConfig:
-    """Settings of the ``lstm`` and ``gru`` cores."""
+    """Settings of the ``gru`` core."""
 
     hidden_size: int = 200
     """Width of the hidden state."""
@@ -30,6 +32,34 @@ class RecurrentConfig:
     def __post_init__(self) -> None:
         if self.hidden_size < 1:
             raise ValueError(f"hidden_size must be at least 1, got {self.hidden_size}.")
+
+
+@dataclass(frozen=True)
+class LSTMConfig(RecurrentConfig):
+    """Settings of the ``lstm`` core."""
+
+    forget_bias: float | None = None
+    """What the forget gate's bias is at the start. The higher, the longer the cell remembers before anything
+    is learned (Jozefowicz et al. 2015: 1); drawn around 0, as torch does, if not given."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_forget_bias(self.forget_bias)
+
+
+def check_forget_bias(bias: float | None) -> None:
+    """Raise a ValueError if a bias is not finite."""
+    if bias is not None and not math.isfinite(bias):
+        raise ValueError(f"forget_bias must be a finite number, got {bias}.")
+
+
+def set_forget_bias(layer: nn.LSTM | nn.LSTMCell, bias: float) -> None:
+    """Give the forget gate of an LSTM's (first) layer a bias, the sum of torch's two."""
+    both = [layer.bias_ih, layer.bias_hh] if isinstance(layer, nn.LSTMCell) else layer.all_weights[0][2:]
+    forget = slice(layer.hidden_size, 2 * layer.hidden_size)  # torch's order: input, forget, cell, output
+    with torch.no_grad():
+        for part, value in zip(both, (bias, 0.0), strict=True):
+            part[forget] = value
 
 
 class LSTMState(NamedTuple):
@@ -51,7 +81,7 @@ StateT = TypeVar("StateT", LSTMState, GRUState)
 class _RecurrentCore(MemoryCore[StateT]):
     """What the two cores share; the output is the hidden state."""
 
-    config_class = RecurrentConfig
+    config_class: type[RecurrentConfig] = RecurrentConfig
     layer: nn.RNNBase
     _kind: ClassVar[recurrent.Kind]
 
@@ -133,6 +163,25 @@ class _RecurrentCore(MemoryCore[StateT]):
         state = self._run_cell(inputs, state)
         return state.hidden, state
 
+    def quick_step(self) -> QuickStep | None:
+        """See :meth:`MemoryCore.quick_step`; in C++, which rounds as :meth:`forward` does."""
+        standard = _STANDARD[self._kind][0]
+        if (
+            departure(self, standard, ("step", "_run_cell", "initial_state"), {})
+            or not self._has_plain_layer()
+        ):
+            return None
+        weights = recurrent.RecurrentParameters(*self.layer.all_weights[0])
+        if not (recurrent.fits(*weights) and recurrent.compiles()):
+            return None
+        run, state_class = recurrent.QuickStep(self._kind, weights), type(self.initial_state(1))
+
+        def step(inputs: Tensor, state: StateT, resets: Tensor | None) -> tuple[Tensor, StateT]:
+            after = state_class(*run(inputs, state, resets))
+            return after.hidden, after
+
+        return step
+
     def _zeros(self, batch_size: int) -> Tensor:
         return self.layer.all_weights[0][0].new_zeros(batch_size, self.output_size)
 
@@ -140,11 +189,14 @@ class _RecurrentCore(MemoryCore[StateT]):
 class LSTMCore(_RecurrentCore[LSTMState]):
     """A single-layer LSTM (Hochreiter & Schmidhuber 1997); its output is the hidden state."""
 
+    config_class = LSTMConfig
     _kind = "lstm"
 
     def __init__(self, input_size: int, config: RecurrentConfig | None = None):
-        super().__init__(input_size, config)
+        super().__init__(input_size, config or LSTMConfig())
         self.layer = nn.LSTM(input_size, self.output_size)
+        if isinstance(config, LSTMConfig) and config.forget_bias is not None:
+            set_forget_bias(self.layer, config.forget_bias)
 
     def initial_state(self, batch_size: int) -> LSTMState:
         """Zeros."""

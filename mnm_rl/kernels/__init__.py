@@ -2,10 +2,11 @@
 
 * ``reference``: autograd over the equations, in ``mnm_rl/cores/mnm.py``. Keeps every step's memory.
 * ``torch``: hand-written backward pass in plain torch, for any device and dtype.
-* ``cpu``: C++, compiled on first use, for float32 and float64 on the CPU.
+* ``graphs``: the same operations, recorded in CUDA graphs, for CUDA devices.
+* ``cpu``: C++, prebuilt in the wheel or compiled on first use, for float32 and float64 on the CPU.
 * ``triton``: for float32 and float64 on CUDA devices; needs the package triton.
 
-The last three keep vectors instead of memories: their backward pass undoes each low-rank write.
+The last four keep vectors instead of memories: their backward pass undoes each low-rank write.
 
 Where an episode starts (``resets``), the state before the step is replaced by the initial state, no gradient
 flows across, and the backward pass needs the memory of the episode that ended:
@@ -15,8 +16,9 @@ backend        forward                                       backward
 =============  ============================================  ================================================
 ``reference``  ``reset_state`` of ``cores/base.py``          autograd
 ``torch``      ``_Forward._reset`` of ``reversible.py``      ``_Backward._reset_backward``, ``_rebuild``
+``graphs``     ``_restart`` of ``graphs.py``                 autograd; between two graphs the memory is kept
 ``cpu``        ``is_reset`` of ``cpp/loop.h``,               ``cross_reset``, ``rebuild_memory_before_reset``
-               ``start_memory_at_reset`` of ``forward.h``    of ``cpp/backward.h``
+               ``memory_at_start_or_reset``, ``forward.h``   of ``cpp/backward.h``
 ``triton``     ``is_reset`` and ``known`` of ``tiles.py``,   ``_reset_backward`` of ``backward.py``,
                ``_reset_memory`` of ``forward.py``           ``_forgotten`` of ``operation.py``
 =============  ============================================  ================================================
@@ -34,21 +36,22 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mnm_rl.kernels import cpu, reversible
+from mnm_rl.kernels import cpu, graphs, reversible
 from mnm_rl.kernels.build import BuildError
-from mnm_rl.kernels.departures import departure
+from mnm_rl.kernels.departures import a_hook, departure
 from mnm_rl.kernels.problem import MNMState, ScanParameters, ScanResult, ScanSettings
 
-Backend = Literal["auto", "reference", "torch", "cpu", "triton"]
-"""``auto`` takes ``cpu`` on the CPU where it can be compiled, else ``torch``, and ``reference`` for a core
-that these cannot run. ``triton`` has to be asked for by name as long as its tests have not run on a GPU: only
-there would a missing barrier show."""
+Backend = Literal["auto", "reference", "torch", "cpu", "triton", "graphs"]
+"""``auto`` takes ``cpu`` on the CPU where it can be compiled, ``graphs`` on CUDA devices, else ``torch``, and
+``reference`` for a core that these cannot run. ``triton`` has to be asked for by name as long as its tests
+have not run on a GPU: only there would a missing barrier show."""
 
 
 WRITE_RULES: dict[str, frozenset[str]] = {
     "torch": reversible.WRITE_RULES,
     "cpu": cpu.WRITE_RULES,
     "triton": frozenset({"local", "gradient"}),  # here, because its package needs triton
+    "graphs": graphs.WRITE_RULES,
 }
 """Kernel -> the rules of :data:`mnm_rl.memory.WRITE_RULES` that it has; the reference loop has all."""
 
@@ -71,7 +74,7 @@ def choose(
 
     Raises:
         ValueError: a kernel was asked for by name that has not the write rule, or cannot run the core for
-            the ``obstacle``; or ``cpu`` or ``triton`` on another device or for another dtype.
+            the ``obstacle``; or ``cpu``, ``triton`` or ``graphs`` on another device or for another dtype.
         BuildError: ``cpu`` was asked for by name and cannot be compiled, or ``triton`` and is not installed.
     """
     fits_cpu = device.type == "cpu" and dtype in cpu.DTYPES
@@ -80,10 +83,13 @@ def choose(
     if backend == "auto":
         if obstacle is None and fits_cpu and write_rule in WRITE_RULES["cpu"] and _compiles():
             return "cpu"
-        return "torch" if obstacle is None and write_rule in WRITE_RULES["torch"] else "reference"
+        name = "graphs" if device.type in graphs.DEVICES else "torch"
+        return name if obstacle is None and write_rule in WRITE_RULES[name] else "reference"
     _check_core(backend, write_rule, obstacle)
     if backend == "triton":
         _check_triton(device, dtype)
+    if backend == "graphs" and device.type not in graphs.DEVICES:
+        raise ValueError(f"The graphs kernel runs on CUDA devices, not on {device}.")
     if backend == "cpu":
         if not fits_cpu:
             raise ValueError(f"The cpu kernel takes float32 or float64 on the CPU, not {dtype} on {device}.")
@@ -129,7 +135,10 @@ def _compiles() -> bool:
         cpu.operators()
     except (BuildError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        warnings.warn(f"mnm_rl: slower torch backend instead of the C++ kernel: {reason}", stacklevel=2)
+        warnings.warn(
+            f"mnm_rl: slower torch backend instead of the C++ kernel: {reason} (mnm-rl info says more)",
+            stacklevel=2,
+        )
         return False
     return True
 
@@ -153,9 +162,14 @@ def scan(
         resets: boolean ``[T, B]``; where true, the state is replaced by zeros and the initial memory before
             the step.
         initial_memory: phi_0, ``[F]``; gets no gradient.
-        backend: ``torch``, ``cpu`` or ``triton``, as :func:`choose` returns them.
+        backend: ``torch``, ``cpu``, ``triton`` or ``graphs``, as :func:`choose` returns them.
     """
-    runs = {"torch": lambda: reversible.scan, "cpu": lambda: cpu.scan, "triton": lambda: _triton().scan}
+    runs = {
+        "torch": lambda: reversible.scan,
+        "cpu": lambda: cpu.scan,
+        "triton": lambda: _triton().scan,
+        "graphs": lambda: graphs.scan,
+    }
     if backend not in runs:
         raise ValueError(f"There is no scan for the backend {backend!r}; there are {', '.join(runs)}.")
     return runs[backend]()(parameters, settings, inputs, MNMState(*state), resets, initial_memory)
@@ -169,6 +183,7 @@ __all__ = [
     "ScanParameters",
     "ScanResult",
     "ScanSettings",
+    "a_hook",
     "choose",
     "departure",
     "scan",

@@ -1,4 +1,6 @@
-"""Compiles the C++ kernel on first use and keeps it for the next.
+"""Finds the C++ kernel: one that came with the package, or one that is compiled on first use and kept.
+
+What follows is about those that are compiled here; the others are in :mod:`mnm_rl.kernels.prebuilt`.
 
 The library's file name holds two hashes: of all that it must fit (the sources, the flags, the processor,
 the version of torch), and of the compiler and its version. Without a compiler, any kept library that fits
@@ -19,36 +21,47 @@ to.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import platform
-import re
 import shlex
-import shutil
-import signal
-import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import torch
 
 from mnm_rl.caches import home_cache, is_private, make_usable, passing_folder, temporary_cache, workplace
+from mnm_rl.kernels import prebuilt
+from mnm_rl.kernels.compiler import (
+    BuildError,
+    checksum,
+    checksum_file,
+    compile_library,
+    compiler_version,
+    find_compiler,
+    flags,
+    hash_of,
+    instruction_sets,
+    is_whole,
+    source_texts,
+)
 
-SOURCES = Path(__file__).parent / "cpp"
-FLAGS = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
-SANITIZERS = ("address", "undefined")
-STOPS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None))
-"""Signals that mean the whole program, not the compiler alone."""
 
+class Kernel(NamedTuple):
+    """Which kernel this installation runs."""
 
-class BuildError(RuntimeError):
-    """The kernel could not be compiled; the first line of the message says why."""
+    origin: Literal["prebuilt", "compiled", "not compiled yet", "none"]
+    """Whether it came with the package or was compiled here; ``none``: plain torch takes its place."""
+    path: Path | None
+    """The library, or the folder where it will be compiled."""
+    reason: str
+    """Why no other."""
 
 
 def load_library() -> str:
-    """Load the kernel's operators, compiling them if need be.
+    """Load the kernel's operators, compiling them if no library fits.
 
     Returns:
         the namespace of the operators in ``torch.ops``.
@@ -56,13 +69,15 @@ def load_library() -> str:
     Raises:
         BuildError: no compiler, or one that fails.
     """
-    library = _kept_library()
-    if library is None or not _loads(library):
-        library = _compile()
-        try:
-            torch.ops.load_library(library)
-        except OSError as error:
-            raise BuildError(f"the kernel has been compiled but does not load: {error}") from error
+    for find in (lambda: prebuilt.find().library, _kept_library):
+        library = find()
+        if library is not None and _loads(library):
+            return library.stem
+    library = _compile()
+    try:
+        torch.ops.load_library(library)
+    except OSError as error:
+        raise BuildError(f"the kernel has been compiled but does not load: {error}") from error
     return library.stem
 
 
@@ -75,22 +90,23 @@ def build_library() -> Path:
     return _kept_library() or _compile()
 
 
-def find_compiler() -> list[str]:
-    """The C++ compiler's command: ``CXX``, or the first of c++, g++ and clang++ that there is.
-
-    Raises:
-        BuildError: there is none.
-    """
-    named = os.environ.get("CXX")
+def find_kernel() -> Kernel:
+    """The kernel that :func:`load_library` would load, and why that one; nothing is compiled."""
     try:
-        commands = [shlex.split(named)] if named else [["c++"], ["g++"], ["clang++"]]
-    except ValueError as error:
-        raise BuildError(f"CXX={named} is not a command: {error}") from error
-    for command in commands:
-        path = shutil.which(command[0]) if command else None
-        if path:
-            return [path, *command[1:]]
-    raise BuildError(f"no C++ compiler ({named or 'c++, g++, clang++'}) on the path")
+        library, reason = prebuilt.find()
+        if library is not None and _loads(library):
+            return Kernel("prebuilt", library, reason)
+        reason = reason if library is None else f"{library.name} does not load"
+    except BuildError as error:
+        return Kernel("none", None, str(error))
+    kept = _kept_library()
+    if kept is not None and _loads(kept):
+        return Kernel("compiled", kept, f"prebuilt kernels: {reason}")
+    try:
+        how = f"{shlex.join(find_compiler())} will compile it at its first use"
+        return Kernel("not compiled yet", cache_folder(), f"{how}; prebuilt kernels: {reason}")
+    except BuildError as error:
+        return Kernel("none", None, f"{error}; prebuilt kernels: {reason}")
 
 
 def cache_folder() -> Path:
@@ -134,21 +150,9 @@ def _kept_library() -> Path | None:
             )
             continue
         for library in sorted(folder.glob(pattern)):
-            if _is_whole(library):
+            if is_whole(library):
                 return library
     return None
-
-
-def _checksum_file(library: Path) -> Path:
-    return library.with_suffix(".sha256")
-
-
-def _is_whole(library: Path) -> bool:
-    try:
-        expected = _checksum_file(library).read_text()
-        return expected == hashlib.sha256(library.read_bytes()).hexdigest()
-    except (OSError, ValueError):
-        return False
 
 
 def _loads(library: Path) -> bool:
@@ -160,62 +164,13 @@ def _loads(library: Path) -> bool:
 
 
 def _namespace(compiler: list[str]) -> str:
-    try:
-        version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    except OSError as error:
-        raise BuildError(f"{compiler[0]} does not run: {error}") from error
-    return f"mnm_rl_{_fingerprint()}_{_hash([version])[:8]}"
+    return f"mnm_rl_{_fingerprint()}_{hash_of([compiler_version(compiler)])[:8]}"
 
 
 def _fingerprint() -> str:
     """Hash of all that a library must fit."""
-    parts = [*_flags(), torch.__version__, platform.machine(), _processor()]
-    parts += [path.read_text() for path in sorted(SOURCES.iterdir()) if path.suffix in (".h", ".cpp")]
-    return _hash(parts)[:16]
-
-
-def _hash(parts: list[str]) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-def _processor() -> str:
-    """The instruction sets of the processor, because the kernel is compiled for this very one."""
-    information = Path("/proc/cpuinfo")
-    if not information.exists():
-        return platform.processor()
-    lines = information.read_text().splitlines()
-    return next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
-
-
-def _flags() -> list[str]:
-    target = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
-    system = ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else ["-fopenmp"]
-    return [
-        *FLAGS,
-        "-fvisibility=hidden",
-        "-fPIC",
-        "-shared",
-        target,
-        *system,
-        *_sanitizer_flags(),
-        f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
-    ]
-
-
-def _sanitizer_flags() -> list[str]:
-    named = [name for name in os.environ.get("MNM_RL_SANITIZE", "").split(",") if name]
-    for name in named:
-        if name not in SANITIZERS:
-            raise BuildError(f"MNM_RL_SANITIZE takes {' and '.join(SANITIZERS)}, not {name}")
-    if not named:
-        return []
-    return [
-        f"-fsanitize={','.join(named)}",
-        "-fno-sanitize-recover=all",
-        "-fno-omit-frame-pointer",
-        "-g1",
-        "-O1",
-    ]
+    parts = [*flags(), torch.__version__, platform.machine(), instruction_sets(), *source_texts()]
+    return hash_of(parts)[:16]
 
 
 def _compile() -> Path:
@@ -228,35 +183,9 @@ def _compile() -> Path:
     )
     with workplace(folder) as place:
         built = place / library.name
-        _run_compiler([*compiler, *_arguments(library.stem, built)])
-        checksum = _checksum_file(built)
-        checksum.write_text(hashlib.sha256(built.read_bytes()).hexdigest())
-        checksum.replace(_checksum_file(library))
+        compile_library(compiler, built)
+        beside = checksum_file(built)
+        beside.write_text(checksum(built))
+        beside.replace(checksum_file(library))
         built.replace(library)
     return library
-
-
-def _arguments(namespace: str, built: Path) -> list[str]:
-    installed = Path(torch.__file__).parent
-    return [
-        *(*_flags(), f"-DMNM_LIBRARY={namespace}", str(SOURCES / "scan.cpp"), "-o", str(built)),
-        *(f"-isystem{installed / 'include'}", f"-isystem{installed / 'include/torch/csrc/api/include'}"),
-        *(f"-L{installed / 'lib'}", "-lc10", "-ltorch_cpu"),
-    ]
-
-
-def _run_compiler(command: list[str]) -> None:
-    result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    if -result.returncode in STOPS:
-        # Ctrl-C and a closed terminal reach the compiler, too. Without its kernel the run would go on with
-        # another one, a little differently, until it stops; and with this one once it is resumed.
-        raise KeyboardInterrupt
-    if result.returncode != 0 or not Path(command[command.index("-o") + 1]).is_file():
-        reason = _first_error(result.stderr) or f"no library, exit status {result.returncode}"
-        raise BuildError(f"{command[0]} failed: {reason}\n{shlex.join(command)}\n{result.stderr}")
-
-
-def _first_error(messages: str) -> str:
-    """The compiler's first line with an error, else its first line."""
-    lines = [line.strip() for line in messages.splitlines() if line.strip()]
-    return next((line for line in lines if re.search(r"\berror\b", line)), lines[0] if lines else "")

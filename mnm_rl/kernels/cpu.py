@@ -62,7 +62,7 @@ class _Saved(NamedTuple):
 
 @functools.cache
 def operators() -> Any:
-    """The C++ operators, compiled on first use.
+    """The C++ operators, compiled on first use where no prebuilt library fits.
 
     Raises:
         BuildError: if they cannot be compiled.
@@ -81,11 +81,8 @@ def scan(
     """Run the time loop; arguments as in :func:`mnm_rl.kernels.scan`."""
     resets = None if resets is None else resets.contiguous()
     problem = _Problem(_settings_tensor(settings), resets, initial_memory.contiguous())
-    fields = [tensor.contiguous() for tensor in state]
-    if state.memory.dim() == 2 and state.memory.stride(1) == 1:
-        fields[_MEMORY] = state.memory  # one that is the same for all sequences stays one row
     given = [tensor.contiguous() for tensor in parameters if tensor is not None]
-    trained = _Trained(inputs.contiguous(), given, MNMState(*fields))
+    trained = _Trained(inputs.contiguous(), given, _contiguous(state))
     if torch.is_grad_enabled():
         flat = trained.flat()
         if any(tensor.requires_grad for tensor in flat):
@@ -136,6 +133,60 @@ def acting() -> Iterator[None]:
         yield
     finally:
         _thread.acting = before
+
+
+class QuickStep:
+    """Single steps without gradient of parameters that stay as they are.
+
+    A state that a step has returned must be used for one more step at most: that one overwrites its memory.
+
+    Args:
+        parameters, settings, initial_memory: as in :func:`mnm_rl.kernels.scan`, on the CPU.
+        inputs: of any step, ``[B, I]``.
+        state: of any step.
+    """
+
+    def __init__(
+        self,
+        parameters: ScanParameters,
+        settings: ScanSettings,
+        initial_memory: Tensor,
+        inputs: Tensor,
+        state: MNMState,
+    ):
+        self._parameters = [tensor.contiguous() for tensor in parameters if tensor is not None]
+        self._initial_memory, self._settings = initial_memory.contiguous(), _settings_tensor(settings)
+        given = (self._parameters, _contiguous(state), self._initial_memory, self._settings)
+        self._packed = operators().pack(inputs.unsqueeze(0).contiguous(), *given)
+        self._run = operators().scan_forward.default
+        self._last: MNMState | None = None
+
+    def __call__(self, inputs: Tensor, state: MNMState, resets: Tensor | None) -> tuple[Tensor, MNMState]:
+        """Controls ``[1, B, d_h + d_v]`` and the state after a step, from ``[B, I]`` and resets ``[B]``."""
+        is_own = state is self._last
+        controls, _, final, _ = self._run(
+            inputs.unsqueeze(0).contiguous(),
+            None if resets is None else resets.unsqueeze(0).contiguous(),
+            self._parameters,
+            state if is_own else _contiguous(state),
+            self._initial_memory,
+            self._settings,
+            self._packed,
+            state.memory if is_own else None,
+            False,
+        )
+        if is_own:
+            final[_MEMORY] = state.memory
+        self._last = after = MNMState(*final)
+        return controls, after
+
+
+def _contiguous(state: MNMState) -> MNMState:
+    """The state as the operators take it."""
+    fields = [tensor.contiguous() for tensor in state]
+    if state.memory.dim() == 2 and state.memory.stride(1) == 1:
+        fields[_MEMORY] = state.memory  # one that is the same for all sequences stays one row
+    return MNMState(*fields)
 
 
 def _step_while_acting(problem: _Problem, trained: _Trained, kept: _Acting) -> ScanResult:

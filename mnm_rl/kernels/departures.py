@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
-_HOOKS = {
+HOOKS = {
     "_forward_hooks": "a forward hook",
     "_forward_pre_hooks": "a forward pre-hook",
     "_backward_hooks": "a backward hook",
     "_backward_pre_hooks": "a backward pre-hook",
 }
+"""Attribute of a module -> the hooks that are in it."""
 
 
 def departure(
@@ -49,10 +50,14 @@ def departure(
 def _change(module: object, kind: type[nn.Module]) -> str | None:
     if not isinstance(module, nn.Module) or type(module) is not kind:
         return f"is of class {type(module).__name__} and not {kind.__name__}"
-    for hooks, described in _HOOKS.items():
-        if getattr(module, hooks):
-            return f"has {described}"
+    if (hook := a_hook(module)) is not None:
+        return f"has {hook}"
     if "forward" in vars(module):
         return "has a forward method of its own"
     without = [name for name, parameter in module._parameters.items() if parameter is None]
     return f"has no {without[0]}" if without else None
+
+
+def a_hook(module: nn.Module) -> str | None:
+    """A kind of hook that the module has, such as "a forward hook"; None without."""
+    return next((described for hooks, described in HOOKS.items() if getattr(module, hooks)), None)

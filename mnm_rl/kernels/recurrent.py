@@ -88,7 +88,14 @@ def fits(*tensors: Tensor) -> bool:
     return (
         dtype in cpu.DTYPES
         and all(_is_ordinary(tensor) and tensor.dtype == dtype for tensor in tensors)
-        and not torch.compiler.is_compiling()
+        and is_ordinary_call()
+    )
+
+
+def is_ordinary_call() -> bool:
+    """Whether nothing is going on that would not see into an operation."""
+    return (
+        not torch.compiler.is_compiling()
         and not torch._C._is_tracing()
         and not torch._C._are_functorch_transforms_active()
         and torch._C._len_torch_dispatch_stack() == 0
@@ -131,6 +138,26 @@ def scan(
     else:
         outputs, final, _ = _operator(kind, "forward")(*_arguments(resets, trained), False)
     return RecurrentResult(outputs, tuple(final))
+
+
+class QuickStep:
+    """Single steps without gradient of parameters that stay as they are.
+
+    Args:
+        kind: which of the two.
+        parameters: the weights, ordinary tensors on the CPU (:func:`fits`).
+    """
+
+    def __init__(self, kind: Kind, parameters: RecurrentParameters):
+        self._parameters = _contiguous(parameters)
+        self._packed = _operator(kind, "pack")(self._parameters)
+        self._run = _operator(kind, "step").default
+
+    def __call__(self, inputs: Tensor, state: State, resets: Tensor | None) -> list[Tensor]:
+        """The state after a step, from inputs ``[B, I]`` and resets ``[B]`` to zeros."""
+        resets = None if resets is None else resets.contiguous()
+        given = self._parameters, self._packed, _contiguous(state)
+        return self._run(inputs.contiguous(), resets, *given)
 
 
 def plain(

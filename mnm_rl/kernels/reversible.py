@@ -9,9 +9,8 @@ Dimensions: ``T`` time, ``B`` batch, ``I`` input size, ``H`` heads, ``N`` recall
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,68 +18,10 @@ from torch import Tensor
 from mnm_rl.kernels import memory_step
 from mnm_rl.kernels.memory_step import MemoryRecord
 from mnm_rl.kernels.problem import MNMState, ScanParameters, ScanResult, ScanSettings
+from mnm_rl.kernels.scan_tensors import Call, Step, Tensors, take
 from mnm_rl.memory import join_weights, meta_objective, split_weights
 
 WRITE_RULES = frozenset({"local", "gradient"})
-
-
-class _Call(NamedTuple):
-    """The arguments of a scan that have no gradient."""
-
-    settings: ScanSettings
-    resets: Tensor | None
-    initial_memory: Tensor
-
-
-class _Step(NamedTuple):
-    """What one step leaves for the backward pass."""
-
-    control_before: Tensor
-    """[h_{t-1}; v^r_{t-1}], ``[B, d_h + d_v]``."""
-    cell_before: Tensor
-    gates: tuple[Tensor, ...]
-    """i, f, g, o after their nonlinearities, ``[B, d_h]`` each."""
-    cell: Tensor
-    hidden: Tensor
-    vectors: Tensor
-    """Interaction vectors, ``[B, U]``."""
-    values: Tensor
-    """Write values of delays 0 ... N - 1, ``[B, N, H, d_v]``."""
-    memory: MemoryRecord
-
-    def tensors(self) -> list[Tensor]:
-        """All of them in a row."""
-        single = (self.cell, self.hidden, self.vectors, self.values, self.memory.rates)
-        record = (*self.memory.written, *self.memory.errors, *self.memory.read)
-        return [self.control_before, self.cell_before, *self.gates, *single, *record]
-
-    @staticmethod
-    def from_tensors(row: Iterator[Tensor], layers: int) -> _Step:
-        """The inverse of :meth:`tensors`, from the front of what is left in ``row``."""
-        control_before, cell_before, *gates = _take(row, 6)
-        cell, hidden, vectors, values, rates = _take(row, 5)
-        written, errors, read = _take(row, layers + 1), _take(row, layers), _take(row, layers + 1)
-        record = MemoryRecord(rates, written, errors, read)
-        return _Step(control_before, cell_before, tuple(gates), cell, hidden, vectors, values, record)
-
-
-class _Tensors(NamedTuple):
-    """The arguments of a scan that have a gradient."""
-
-    inputs: Tensor
-    parameters: ScanParameters
-    state: MNMState
-
-    @staticmethod
-    def from_tensors(row: Iterator[Tensor]) -> _Tensors:
-        """From the front of what is left in ``row``, one after the other."""
-        (inputs,) = _take(row, 1)
-        parameters = ScanParameters(*_take(row, len(ScanParameters._fields)))
-        return _Tensors(inputs, parameters, MNMState(*_take(row, len(MNMState._fields))))
-
-
-def _take(row: Iterator[Tensor], count: int) -> list[Tensor]:
-    return list(islice(row, count))
 
 
 def scan(
@@ -92,7 +33,8 @@ def scan(
     initial_memory: Tensor,
 ) -> ScanResult:
     """Run the time loop; arguments as in :func:`mnm_rl.kernels.scan`."""
-    call = _Call(settings, resets, initial_memory)
+    delay_weights = inputs.new_tensor(settings.recall_weights)
+    call = Call(settings, resets, initial_memory, delay_weights)
     controls, meta_loss, *final = _Scan.apply(call, inputs, *parameters, *state)
     return ScanResult(controls, meta_loss, MNMState(*final))
 
@@ -101,42 +43,77 @@ class _Scan(torch.autograd.Function):
     """The differentiable operation; tensors are the inputs, the parameters and the state."""
 
     @staticmethod
-    def forward(ctx: Any, call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore
-        loop = _Forward(call, _Tensors.from_tensors(iter(tensors)), keep=any(ctx.needs_input_grad))
-        loop.run()
-        memory = join_weights(loop.weights)
-        kept = [tensor for step in loop.steps for tensor in step.tensors()]
-        ctx.call, ctx.steps = call, len(loop.steps)
+    def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore
+        results, kept = run_forward(call, tensors, keep=any(ctx.needs_input_grad))
+        memory = results[2 + MNMState._fields.index("memory")]
+        ctx.call, ctx.steps = call, tensors[0].shape[0]
         ctx.save_for_backward(*tensors, memory, *kept)
-        final = loop.state._replace(memory=memory)
-        # The last state's fields are views of others; an output must not be.
-        return torch.stack(loop.controls), torch.stack(loop.meta_losses), *[field.clone() for field in final]
+        return results
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        row, layers = iter(ctx.saved_tensors), len(ctx.call.settings.widths) - 1
-        tensors, (memory,) = _Tensors.from_tensors(row), _take(row, 1)
-        steps = [_Step.from_tensors(row, layers) for _ in range(ctx.steps)]
-        d_controls, d_meta_loss, *d_final = gradients
-        d_results = ScanResult(d_controls, d_meta_loss, MNMState(*d_final))
-        loop = _Backward(ctx.call, tensors, steps, memory, d_results)
-        loop.run()
-        return None, loop.input_gradients(), *loop.parameter_gradients(), *loop.state_gradients()
+        return None, *run_backward(ctx.call, ctx.steps, ctx.saved_tensors, gradients)
+
+
+def run_forward(
+    call: Call, tensors: Sequence[Tensor | None], keep: bool
+) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+    """The forward pass on tensors alone, without autograd.
+
+    Args:
+        call: arguments without gradient.
+        tensors: the inputs, the parameters and the state, one after the other.
+        keep: whether there will be a backward pass.
+
+    Returns:
+        the controls, the meta loss and the fields of the last state; and what :func:`run_backward` needs,
+        nothing without ``keep``.
+    """
+    loop = _Forward(call, Tensors.from_tensors(iter(tensors)), keep)
+    loop.run()
+    kept = [tensor for step in loop.steps for tensor in step.tensors()]
+    final = loop.state._replace(memory=join_weights(loop.weights))
+    # The last state's fields are views of others; a result must not be.
+    results = torch.stack(loop.controls), torch.stack(loop.meta_losses), *[field.clone() for field in final]
+    return results, kept
+
+
+def run_backward(
+    call: Call, count: int, saved: Sequence[Tensor | None], gradients: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """The backward pass of :func:`run_forward`, likewise.
+
+    Args:
+        call: as there.
+        count: steps.
+        saved: its ``tensors``, then the memory after the last step, then what it kept.
+        gradients: of its results.
+
+    Returns:
+        the gradients of ``tensors``.
+    """
+    row, layers = iter(saved), len(call.settings.widths) - 1
+    tensors, (memory,) = Tensors.from_tensors(row), take(row, 1)
+    steps = [Step.from_tensors(row, layers) for _ in range(count)]
+    d_controls, d_meta_loss, *d_final = gradients
+    d_results = ScanResult(d_controls, d_meta_loss, MNMState(*d_final))
+    loop = _Backward(call, tensors, steps, memory, d_results)
+    loop.run()
+    return loop.input_gradients(), *loop.parameter_gradients(), *loop.state_gradients()
 
 
 class _Forward:
-    def __init__(self, call: _Call, tensors: _Tensors, keep: bool):
-        self.settings, self.resets, self.initial_memory = call
+    def __init__(self, call: Call, tensors: Tensors, keep: bool):
+        self.settings, self.resets, self.initial_memory, self.delay_weights = call
         inputs, parameters, state = tensors
         self.parameters, self.state, self.keep = parameters, state, keep
         self.weights = [weight.clone() for weight in split_weights(state.memory, self.settings.widths)]
         self.projected = inputs @ parameters.weight_ih[:, : inputs.shape[2]].mT + parameters.bias_ih
         self.recurrent = torch.cat([parameters.weight_hh, parameters.weight_ih[:, inputs.shape[2] :]], 1)
-        self.delay_weights = inputs.new_tensor(self.settings.recall_weights)
         self.controls: list[Tensor] = []
         self.meta_losses: list[Tensor] = []
-        self.steps: list[_Step] = []
+        self.steps: list[Step] = []
 
     def run(self) -> None:
         resets = None if self.resets is None else self.resets.any(1).tolist()
@@ -175,7 +152,7 @@ class _Forward:
             meta_objective(written.unflatten(1, keys.shape[1:3]), values, self.delay_weights)
         )
         if self.keep:
-            self.steps.append(_Step(control, state.cell, gates, cell, hidden, vectors, values, record))
+            self.steps.append(Step(control, state.cell, gates, cell, hidden, vectors, values, record))
         self.state = MNMState(hidden, cell, read_value, state.memory, keys[:, :-1], values[:, :-1])
 
     def _predict(self, values: Tensor) -> list[Tensor]:
@@ -192,13 +169,13 @@ class _Backward:
 
     def __init__(
         self,
-        call: _Call,
-        tensors: _Tensors,
-        steps: list[_Step],
+        call: Call,
+        tensors: Tensors,
+        steps: list[Step],
         memory: Tensor,
         d_results: ScanResult,
     ):
-        self.settings, self.resets, self.initial_memory = call
+        self.settings, self.resets, self.initial_memory, self.delay_weights = call
         self.inputs, self.parameters, self.state = inputs, parameters, _ = tensors
         self.steps = steps
         self.d_controls, self.d_meta_loss, final = d_results
@@ -213,21 +190,22 @@ class _Backward:
         self.d_targets: list[Tensor] = []
 
     def run(self) -> None:
+        resets = None if self.resets is None else self.resets.any(1).tolist()
         for t in reversed(range(len(self.steps))):
             d_vectors = self._memory_backward(t, self.steps[t])
             self._controller_backward(t, self.steps[t], d_vectors)
-            if self.resets is not None and bool(self.resets[t].any()):
+            if self.resets is not None and resets is not None and resets[t]:
                 self._reset_backward(t, self.resets[t])
         for found in (self.d_sums, self.d_vectors, self.d_rates, self.d_targets):
             found.reverse()
 
-    def _memory_backward(self, t: int, step: _Step) -> Tensor:
+    def _memory_backward(self, t: int, step: Step) -> Tensor:
         """From the read value and the meta loss to the interaction vectors."""
         settings, heads = self.settings, self.settings.heads
         hidden_size = step.hidden.shape[1]
         d_read_value = self.d_control[:, hidden_size:] + self.d_controls[t][:, hidden_size:]
         recalled = step.memory.read[-1][:, heads:].unflatten(1, step.values.shape[1:3])
-        factor = recalled.new_tensor(settings.recall_weights) * 2 / (heads * recalled.shape[3])
+        factor = self.delay_weights * 2 / (heads * recalled.shape[3])
         d_recalled = (self.d_meta_loss[t][:, None] * factor)[:, :, None, None] * (recalled - step.values)
         d_output = torch.cat(
             [(d_read_value / heads)[:, None].expand(-1, heads, -1), d_recalled.flatten(1, 2)], 1
@@ -251,7 +229,7 @@ class _Backward:
         self.d_targets.append(joined)
         return joined @ self.parameters.feedback_weight
 
-    def _controller_backward(self, t: int, step: _Step, d_vectors: Tensor) -> None:
+    def _controller_backward(self, t: int, step: Step, d_vectors: Tensor) -> None:
         hidden_size = step.hidden.shape[1]
         d_vectors = d_vectors * (1 - step.vectors.square())
         self.d_vectors.append(d_vectors)

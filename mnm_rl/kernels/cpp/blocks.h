@@ -13,13 +13,21 @@ constexpr int64_t kBlock = 32;
 
 // work(block, begin, end) for all blocks of sequences [begin, end), in parallel.
 template <typename Work>
-void for_blocks(int64_t batch, Work work) {
-  const int64_t blocks = (batch + kBlock - 1) / kBlock;
+void for_blocks(int64_t batch, Work work, int64_t size = kBlock) {
+  const int64_t blocks = (batch + size - 1) / size;
   at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     for (int64_t block = begin; block < end; ++block)
-      work(block, block * kBlock, std::min(batch, (block + 1) * kBlock));
+      work(block, block * size, std::min(batch, (block + 1) * size));
   });
+}
+
+// The size of blocks for work whose results do not depend on it, such as that of one step without gradient
+// with packed weights: one block for each thread, unless blocks would be too small to be worth a thread.
+inline int64_t block_of_thread(int64_t batch) {
+  constexpr int64_t kLeast = 4;
+  const int64_t threads = at::get_num_threads();
+  return std::clamp((batch + threads - 1) / threads, kLeast, kBlock);
 }
 
 }  // namespace mnm

@@ -34,7 +34,7 @@ class ForwardBlock : Loop<S> {
         previous(n * p.controls()),
         values(n * lay.heads * p.d_v),
         targets(lay.gradient_rule() ? 0 : n * lay.heads * lay.targets()),
-        weights((p.T == 1 ? 1 : n) * lay.weights_size) {}
+        weights(kept_memories() * lay.weights_size) {}
 
   void run() {
     for (int64_t t = 0; t < p.T; ++t) {
@@ -102,21 +102,25 @@ class ForwardBlock : Loop<S> {
     product.feedback.multiply({values.data(), p.d_v}, {targets.data(), lay.targets()}, heads, true);
   }
 
-  // The memory of a sequence from where it starts: at a reset, or in this call.
-  void start_memory_at_reset(int64_t t, int64_t b, S* own) const {
-    if (p.is_reset(t, first + b))
-      lay.load_weights(own, p.initial_memory);
-    else if (t == 0)
-      lay.load_weights(own, p.start_memory(first + b));
+  // Where the memory of a sequence starts: at a reset, or in this call.
+  const S* memory_at_start_or_reset(int64_t t, int64_t b) const {
+    return p.is_reset(t, first + b) ? p.initial_memory : p.start_memory(first + b);
   }
 
   void use_memory(int64_t t, int64_t b) {
-    S* own = weights.data() + (p.T == 1 ? 0 : b) * lay.weights_size;
-    start_memory_at_reset(t, b, own);
     const S* expected = lay.gradient_rule() ? nullptr : targets.data() + b * lay.heads * lay.targets();
-    memory.run(
-        own, this->token(t, first + b, expected), control(t, b) + p.d_h, out.meta_loss + t * p.B + first + b);
-    if (t == p.T - 1) lay.store_weights(out.state[kMemory] + (first + b) * lay.flat_size, own);
+    const Token<S> token = this->token(t, first + b, expected);
+    S *read_value = control(t, b) + p.d_h, *meta_loss = out.meta_loss + t * p.B + first + b;
+    S* after = out.state[kMemory] + (first + b) * lay.flat_size;
+    if (p.T == 1 && !lay.gradient_rule()) {
+      const S* before = memory_at_start_or_reset(t, b);
+      if (after != before) std::copy_n(before, lay.flat_size, after);
+      return memory.run_on_state(after, token, read_value, meta_loss);
+    }
+    S* own = weights.data() + (p.T == 1 ? 0 : b) * lay.weights_size;
+    if (t == 0 || p.is_reset(t, first + b)) lay.load_weights(own, memory_at_start_or_reset(t, b));
+    memory.run(own, token, read_value, meta_loss);
+    if (t == p.T - 1) lay.store_weights(after, own);
   }
 
   void store_state(int64_t b) const {
@@ -139,6 +143,9 @@ class ForwardBlock : Loop<S> {
     return delay == 1 ? this->vectors(t, b) + at
                       : this->past_or_zeros_across_reset(t, b, delay - 1, at, field, width);
   }
+
+  // Memories that are kept from step to step; a single step needs one, or, with the local rule, none.
+  int64_t kept_memories() const { return p.T > 1 ? n : (lay.gradient_rule() ? 1 : 0); }
 
   const LoopWeights<S>& product;
   ForwardPointers<S> out;

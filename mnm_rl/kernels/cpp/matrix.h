@@ -1,7 +1,7 @@
 // Products of one small matrix with a few vectors, register-blocked over rows, columns and vectors.
 //
-// M [rows, columns] has row stride `ld`; columns are a multiple of the lane count W, the last ones zero
-// padding. P vectors at a time, in rows of x (along the columns of M) or of d (along its rows).
+// M [rows, columns] has row stride `ld`; x has zeros after the columns, up to a multiple of the lane count W.
+// M may end with its columns (but not in add_transposed). P vectors at a time, in rows of x (along the columns of M) or of d (along its rows).
 #pragma once
 
 #include "vector.h"
@@ -80,11 +80,11 @@ inline void store_lane_sums(S* to, Vec<S> a, Vec<S> b, Vec<S> c, Vec<S> d) {
 template <typename S, int R, int P>
 [[gnu::noinline]] void multiply_tile(const S* m, int64_t ld, Rows<const S> x, Rows<S> y, int64_t columns) {
   Vec<S> sums[P][R] = {};
-  for (int64_t j = 0; j < columns; j += kLanes<S>) {
+  const auto add_columns = [&](int64_t j, auto load_row) [[gnu::always_inline]] {
     Vec<S> kept[std::min(R, P)];  // the fewer of rows and vectors stay in registers
     if constexpr (R < P) {
 #pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) kept[r] = load(m + r * ld + j);
+      for (int r = 0; r < R; ++r) kept[r] = load_row(m + r * ld + j);
 #pragma GCC unroll 16
       for (int p = 0; p < P; ++p) {
         const Vec<S> v = load(x[p] + j);
@@ -96,12 +96,16 @@ template <typename S, int R, int P>
       for (int p = 0; p < P; ++p) kept[p] = load(x[p] + j);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        const Vec<S> row = load(m + r * ld + j);
+        const Vec<S> row = load_row(m + r * ld + j);
 #pragma GCC unroll 16
         for (int p = 0; p < P; ++p) sums[p][r] += row * kept[p];
       }
     }
-  }
+  };
+  int64_t j = 0;
+  for (; j + kLanes<S> <= columns; j += kLanes<S>) add_columns(j, [](const S* from) { return load(from); });
+  if (const int64_t left = columns - j; left > 0)
+    add_columns(j, [left](const S* from) { return load_first(from, left); });
 #pragma GCC unroll 16
   for (int p = 0; p < P; ++p) {
     if constexpr (R == 1) {
@@ -169,14 +173,19 @@ inline void add_transposed(
   });
 }
 
+// Of the last vector of a row only `last` numbers, if that is not 0.
 template <typename S, int R, int J>
 [[gnu::always_inline]] inline void outer_tile(
-    S* m, int64_t ld, Rows<const S> d, Rows<const S> x, int64_t vectors) {
+    S* m, int64_t ld, Rows<const S> d, Rows<const S> x, int64_t vectors, int64_t last) {
+  const int whole = last > 0 ? J - 1 : J;
   Vec<S> tile[R][J];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
-    for (int j = 0; j < J; ++j) tile[r][j] = load(m + r * ld + j * kLanes<S>);
+    for (int j = 0; j < J; ++j) {
+      const S* from = m + r * ld + j * kLanes<S>;
+      tile[r][j] = j < J - 1 || whole == J ? load(from) : load_first(from, last);
+    }
   int64_t p = 0;
   do {
     Vec<S> v[J];
@@ -192,15 +201,18 @@ template <typename S, int R, int J>
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
-    for (int j = 0; j < J; ++j) store(m + r * ld + j * kLanes<S>, tile[r][j]);
+    for (int j = 0; j < J; ++j) {
+      S* to = m + r * ld + j * kLanes<S>;
+      j < J - 1 || whole == J ? store(to, tile[r][j]) : store_first(to, tile[r][j], last);
+    }
 }
 
 template <typename S, int J>
 [[gnu::noinline]] void outer_columns(
-    S* m, int64_t ld, Rows<const S> d, Rows<const S> x, int64_t vectors, int64_t rows) {
+    S* m, int64_t ld, Rows<const S> d, Rows<const S> x, int64_t vectors, int64_t rows, int64_t last) {
   int64_t i = 0;
-  for (; i + 2 <= rows; i += 2) outer_tile<S, 2, J>(m + i * ld, ld, d.from(0, i), x, vectors);
-  if (i < rows) outer_tile<S, 1, J>(m + i * ld, ld, d.from(0, i), x, vectors);
+  for (; i + 2 <= rows; i += 2) outer_tile<S, 2, J>(m + i * ld, ld, d.from(0, i), x, vectors, last);
+  if (i < rows) outer_tile<S, 1, J>(m + i * ld, ld, d.from(0, i), x, vectors, last);
 }
 
 // M[i][j] += sum_p d[p][i] x[p][j].
@@ -208,9 +220,10 @@ template <typename S>
 inline void add_outer(
     S* m, int64_t ld, Rows<const S> d, Rows<const S> x, int64_t vectors, int64_t rows, int64_t columns) {
   constexpr int kMostColumns = kAccumulators == 24 ? 13 : 6;  // two rows of so many vectors are a tile
-  for_parts<kMostColumns>(columns / kLanes<S>, [&](auto width, int64_t part) {
-    const int64_t j = part * kLanes<S>;
-    outer_columns<S, width>(m + j, ld, d, x.from(0, j), vectors, rows);
+  for_parts<kMostColumns>(padded<S>(columns) / kLanes<S>, [&](auto width, int64_t part) {
+    const int64_t j = part * kLanes<S>, is_last = (part + width) * kLanes<S> > columns;
+    const int64_t last = is_last ? columns % kLanes<S> : 0;
+    outer_columns<S, width>(m + j, ld, d, x.from(0, j), vectors, rows, last);
   });
 }
 

@@ -21,10 +21,18 @@ class MemoryForward : MemoryStep<S> {
   void run(S* weights, const Token<S>& token, S* read_value, S* meta_loss) {
     this->load_keys(token);
     if (lay.gradient_rule()) find_gradient_errors(weights, token);
-    for (int64_t l = 1; l <= lay.layers(); ++l) write_and_read(l, weights, token);
-    mean_read(token, read_value);
-    *meta_loss = measure_recall(token);
-    keep_output(token);
+    for (int64_t l = 1; l <= lay.layers(); ++l)
+      write_and_read_layer(l, weights + lay.weight_at[l], lay.pad[l - 1], token);
+    finish_step(token, read_value, meta_loss);
+  }
+
+  // The same of the local rule with weights as they are in the state, without padding: for a single step, for
+  // which copying them would take as long as the step.
+  void run_on_state(S* flat, const Token<S>& token, S* read_value, S* meta_loss) {
+    this->load_keys(token);
+    for (int64_t l = 1; l <= lay.layers(); ++l)
+      write_and_read_layer(l, flat + lay.flat_at[l], lay.widths[l - 1], token);
+    finish_step(token, read_value, meta_loss);
   }
 
  private:
@@ -74,27 +82,36 @@ class MemoryForward : MemoryStep<S> {
   }
 
   // One layer of the write and of all reads: rows of M^l by rows, each while it is in the first-level cache.
-  void write_and_read(int64_t l, S* weights, const Token<S>& token) {
-    const int64_t H = lay.heads, R = lay.reads(), ld = lay.pad[l - 1];
+  void write_and_read_layer(int64_t l, S* m, int64_t ld, const Token<S>& token) {
+    for (int64_t begin = 0; begin < lay.widths[l]; begin += kRows)
+      write_and_read(l, m + begin * ld, ld, begin, std::min(begin + kRows, lay.widths[l]), token);
+  }
+
+  // The same for the rows [begin, end) of M^l, which are those of m, with or without padding.
+  void write_and_read(int64_t l, S* m, int64_t ld, int64_t begin, int64_t end, const Token<S>& token) {
+    const int64_t H = lay.heads, R = lay.reads(), count = end - begin;
     const Rows<S> below = computed(l - 1, token), here = computed(l, token);
     const Rows<S> w = rows_of(writes, lay.pad[l]);  // with the sign turned, as are its factors
     const Rows<S> e = lay.gradient_rule() ? rows_of(errors[l], lay.pad[l]) : kept_errors(l, token);
-    for (int64_t h = 0; h < H; ++h) write_factors[h] = -this->rate(l, token) * lay.write_scale(l, below[h]);
-    for (int64_t begin = 0; begin < lay.widths[l]; begin += kRows) {
-      const int64_t end = std::min(begin + kRows, lay.widths[l]), count = end - begin;
-      S* m = weights + lay.weight_at[l] + begin * ld;
-      if (!lay.gradient_rule()) {
-        multiply<S>(m, ld, below, here.from(0, begin), H, count, ld);
-        finish(here.from(0, begin), H, l, begin, end);
-        const S* targets = token.targets + lay.target_at[l];
-        subtract_targets(l, token, targets, lay.targets(), begin, end);
-      }
-      for (int64_t h = 0; h < H; ++h)
-        for (int64_t i = begin; i < end; ++i) w[h][i] = write_factors[h] * e[h][i];
-      add_outer<S>(m, ld, w.from(0, begin), below, H, count, ld);
-      multiply<S>(m, ld, below.from(H), here.from(H, begin), R, count, ld);
-      finish(here.from(H, begin), R, l, begin, end);
+    if (begin == 0)
+      for (int64_t h = 0; h < H; ++h) write_factors[h] = -this->rate(l, token) * lay.write_scale(l, below[h]);
+    if (!lay.gradient_rule()) {
+      multiply<S>(m, ld, below, here.from(0, begin), H, count, ld);
+      finish(here.from(0, begin), H, l, begin, end);
+      const S* targets = token.targets + lay.target_at[l];
+      subtract_targets(l, token, targets, lay.targets(), begin, end);
     }
+    for (int64_t h = 0; h < H; ++h)
+      for (int64_t i = begin; i < end; ++i) w[h][i] = write_factors[h] * e[h][i];
+    add_outer<S>(m, ld, w.from(0, begin), below, H, count, ld);
+    multiply<S>(m, ld, below.from(H), here.from(H, begin), R, count, ld);
+    finish(here.from(H, begin), R, l, begin, end);
+  }
+
+  void finish_step(const Token<S>& token, S* read_value, S* meta_loss) {
+    mean_read(token, read_value);
+    *meta_loss = measure_recall(token);
+    keep_output(token);
   }
 
   void mean_read(const Token<S>& token, S* read_value) {

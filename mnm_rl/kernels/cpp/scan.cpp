@@ -10,9 +10,12 @@
 //
 // The backward pass saves vectors, not memories: it rebuilds the memory before each write by undoing the
 // write, and across a reset by repeating the writes since the episode's start.
+#include "acting.h"
 #include "backward.h"
 #include "blocks.h"
+#include "dnc.h"
 #include "forward.h"
+#include "ntm.h"
 #include "recurrent.h"
 
 #include <torch/library.h>
@@ -69,9 +72,10 @@ ForwardResult forward(
       projected, at::add(given.parameters[kBiasX], given.parameters[kBiasH]),
       given.inputs.view({p.T * p.B, p.I}), p.weight_x().t());
   const Record<S> record = make_record<S>(saved);
-  for_blocks(p.B, [&](int64_t, int64_t begin, int64_t end) {
+  const auto run_block = [&](int64_t, int64_t begin, int64_t end) {
     ForwardBlock<S>(p, loop_weights, record, out, begin, end).run();
-  });
+  };
+  for_blocks(p.B, run_block, packed.empty() ? kBlock : block_of_thread(p.B));
   if (save) result.saved = std::move(saved);
   return result;
 }
@@ -215,6 +219,24 @@ TORCH_LIBRARY(MNM_LIBRARY, library) {
       "bool need_memory) -> (Tensor d_inputs, Tensor[] d_parameters, Tensor[] d_initial)",
       mnm::scan_backward);
   library.def("activation(Tensor values, bool is_logistic) -> Tensor", mnm::activation);
+  const std::string dnc_switches =
+      "int read_heads, float? mask_minimum, bool deallocating, bool usage_gradient) -> ";
+  library.def(
+      ("dnc_forward(Tensor vector, Tensor[] before, Tensor(a!) memory, Tensor(b!)? link, " + dnc_switches +
+       "Tensor[]")
+          .c_str(),
+      mnm::dnc_forward_batch);
+  library.def(
+      ("dnc_rewrite(Tensor vectors, Tensor[] before, Tensor written, Tensor? resets, Tensor(a!) memories, "
+       "Tensor(b!)? links, " + dnc_switches + "()")
+          .c_str(),
+      mnm::dnc_rewrite_batch);
+  library.def(
+      ("dnc_backward(Tensor vector, Tensor[] before, Tensor[] after, Tensor memory_before, Tensor memory, "
+       "Tensor? link_before, Tensor d_read, Tensor[] d_after, Tensor(a!) d_memory, Tensor(b!)? d_link, " +
+       dnc_switches + "Tensor[]")
+          .c_str(),
+      mnm::dnc_backward_batch);
   const std::string recurrent_forward =
       "(Tensor inputs, Tensor? resets, Tensor[] parameters, Tensor[] state, Tensor[] initial, "
       "bool save) -> (Tensor outputs, Tensor[] final_state, Tensor[] saved)";
@@ -227,4 +249,20 @@ TORCH_LIBRARY(MNM_LIBRARY, library) {
   library.def(("lstm_backward" + recurrent_backward).c_str(), mnm::recurrent_backward<mnm::Lstm>);
   library.def(("gru_forward" + recurrent_forward).c_str(), mnm::recurrent_forward<mnm::Gru>);
   library.def(("gru_backward" + recurrent_backward).c_str(), mnm::recurrent_backward<mnm::Gru>);
+  const std::string step =
+      "(Tensor inputs, Tensor? resets, Tensor[] parameters, Tensor[] packed, Tensor[] state) -> Tensor[]";
+  library.def(("lstm_step" + step).c_str(), mnm::recurrent_step<mnm::Lstm>);
+  library.def(("gru_step" + step).c_str(), mnm::recurrent_step<mnm::Gru>);
+  library.def("lstm_pack(Tensor[] parameters) -> Tensor[]", mnm::recurrent_pack<mnm::Lstm>);
+  library.def("gru_pack(Tensor[] parameters) -> Tensor[]", mnm::recurrent_pack<mnm::Gru>);
+  library.def("draw(Tensor outputs, Tensor weight, Tensor bias) -> Tensor", mnm::draw);
+  library.def(
+      "ntm_forward(Tensor projected, Tensor? resets, Tensor[] parameters, Tensor[] state, Tensor[] initial, "
+      "bool save) -> (Tensor controls, Tensor[] final_state, Tensor[] saved)",
+      mnm::ntm_forward);
+  library.def(
+      "ntm_backward(Tensor projected, Tensor? resets, Tensor[] parameters, Tensor[] state, Tensor[] initial, "
+      "Tensor[] saved, Tensor controls, Tensor d_controls, Tensor[] d_state) -> "
+      "(Tensor d_gates, Tensor d_told, Tensor[] d_state, Tensor[] d_initial)",
+      mnm::ntm_backward);
 }

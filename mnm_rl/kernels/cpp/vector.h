@@ -80,6 +80,33 @@ inline void store(S* to, Vec<S> v) {
   std::memcpy(to, &v, sizeof(v));
 }
 
+// The first `count` < W numbers of a vector, the others zero. Half of them, which rows of 100 floats have left,
+// take one instruction.
+template <typename S>
+inline Vec<S> load_first(const S* from, int64_t count) {
+  typedef S Half __attribute__((vector_size(kVectorBytes / 2)));
+  if (count == kLanes<S> / 2) {
+    Half half;
+    std::memcpy(&half, from, sizeof(half));
+    if constexpr (kLanes<S> == 8)
+      return __builtin_shufflevector(half, Half{}, 0, 1, 2, 3, 4, 5, 6, 7);
+    else
+      return __builtin_shufflevector(half, Half{}, 0, 1, 2, 3);
+  }
+  S lanes[kLanes<S>] = {};
+  for (int64_t i = 0; i < count; ++i) lanes[i] = from[i];
+  return load(lanes);
+}
+
+template <typename S>
+inline void store_first(S* to, Vec<S> v, int64_t count) {
+  if (count == kLanes<S> / 2) {
+    std::memcpy(to, &v, sizeof(v) / 2);
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i) to[i] = v[i];
+}
+
 template <typename S>
 inline Vec<S> broadcast(S value) {
   return value - Vec<S>{};
@@ -139,6 +166,11 @@ inline Vec<float> exponential(Vec<float> x) {
 // on (float32 rounds to 1 from 17.3 on), exactly 0 below -88.4.
 inline Vec<float> logistic(Vec<float> x) { return 1.0f / (1.0f + exponential(-x)); }
 
+inline Vec<double> exponential(Vec<double> x) {
+  for (int64_t i = 0; i < kLanes<double>; ++i) x[i] = std::exp(x[i]);
+  return x;
+}
+
 inline Vec<double> tanh(Vec<double> x) {
   for (int64_t i = 0; i < kLanes<double>; ++i) x[i] = std::tanh(x[i]);
   return x;
@@ -152,8 +184,10 @@ inline Vec<double> logistic(Vec<double> x) {
 // Copy a short row; the standard copy's set-up costs more than the row.
 template <typename S>
 inline void copy_row(const S* from, int64_t count, S* to) {
+  constexpr int64_t kHalf = kLanes<S> / 2;
   int64_t i = 0;
   for (; i + kLanes<S> <= count; i += kLanes<S>) store(to + i, load(from + i));
+  if (i + kHalf <= count) std::memcpy(to + i, from + i, kHalf * sizeof(S)), i += kHalf;
   for (; i < count; ++i) to[i] = from[i];
 }
 

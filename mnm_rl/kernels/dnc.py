@@ -1,0 +1,161 @@
+"""A DNC's time loop in C++ with a hand-written backward pass (``cpp/dnc_step.h``).
+
+A step of the memory is one call that takes one example after the other, so that its slots and links stay in
+the cache; the controller's products are torch's, over the batch. The forward pass writes memory and links in
+place and keeps vectors of every step, none of which is larger than ``[B, R, N]``. Of memory and links it
+keeps one copy every sqrt(T) steps, because a write cannot be undone: an erased entry, or a link whose factor
+was zero, is gone. The backward pass (:mod:`mnm_rl.kernels.dnc_backward`) repeats the writes, and only these,
+from one copy to the next.
+
+Dimensions: ``T`` time, ``B`` batch, ``N`` slots, ``W`` size of a slot, ``R`` read heads, ``U`` size of the
+interface vector; ``d_h`` controller.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mnm_rl.kernels import cpu, recurrent
+from mnm_rl.kernels.dnc_backward import Backward
+from mnm_rl.kernels.dnc_problem import Call, Parameters, Record, State, forget, options, segment_length
+from mnm_rl.memory.dnc import Switches
+
+_thread = threading.local()
+
+
+def fits(switches: Switches, *tensors: Tensor) -> bool:
+    """Whether the operation has what the switches ask for, takes these tensors, and compiles."""
+    has = not switches.sharpened and switches.link_gradient
+    return has and recurrent.fits(*tensors) and recurrent.compiles()
+
+
+def scan(
+    projected: Tensor, parameters: Parameters, switches: Switches, state: State, resets: Tensor | None
+) -> tuple[Tensor, State]:
+    """Run the time loop.
+
+    Args:
+        projected: the inputs' part of the controller's gates, biases included, ``[T, B, 4 d_h]``.
+        parameters: the weights.
+        switches: of the memory.
+        state: the state before the first step.
+        resets: boolean ``[T, B]``; where true, all of the state is zero before the step.
+
+    Returns:
+        ``[h_t; r_t]`` of all steps, ``[T, B, d_h + R W]``, and the state after the last step.
+
+    Raises:
+        BuildError: the operation cannot be compiled.
+    """
+    controls, *final = _Scan.apply(Call(switches, resets), projected, *parameters, *state.tensors())
+    return controls, State(*final)
+
+
+def step(projected: Tensor, parameters: Parameters, switches: Switches, state: State) -> tuple[Tensor, State]:
+    """One step without gradients.
+
+    Args:
+        projected: the inputs' part of the controller's gates, biases included, ``[B, 4 d_h]``.
+        parameters: the weights.
+        switches: of the memory.
+        state: the state before the step; inside :func:`acting` its memory and links are overwritten if they
+            come from the step before.
+
+    Returns:
+        ``[h_t; r_t]``, ``[B, d_h + R W]``, and the state after the step.
+    """
+    mine: dict[int, Tensor] | None = getattr(_thread, "acting", None)
+    key = id(parameters.interface_bias)
+    if mine is None or mine.get(key) is not state.memory:
+        state = _with_copies(state)
+    record, state = advance(projected, parameters, switches, state)
+    if mine is not None:
+        mine[key] = state.memory
+    return record.control, state
+
+
+@contextmanager
+def acting() -> Iterator[None]:
+    """Inside, a state that :func:`step` has returned is used for one more step at most."""
+    before = getattr(_thread, "acting", None)
+    _thread.acting = {}
+    try:
+        yield
+    finally:
+        _thread.acting = before
+
+
+def advance(
+    projected: Tensor, parameters: Parameters, switches: Switches, state: State
+) -> tuple[Record, State]:
+    """One step, as ``DNCCore._advance``; memory and links of the state, all contiguous, are overwritten."""
+    sums = torch.addmm(projected, state.hidden, parameters.weight_hh.mT)
+    sums.addmm_(state.reads.flatten(1), parameters.weight_rh.mT)
+    i, f, g, o = sums.chunk(4, 1)
+    cell = f.sigmoid() * state.cell + i.sigmoid() * g.tanh()
+    hidden = o.sigmoid() * cell.tanh()
+    vector = torch.addmm(parameters.interface_bias, hidden, parameters.interface_weight.mT)
+    *vectors, reads = cpu.operators().dnc_forward(
+        vector, state.vectors(), state.memory, state.link, *options(switches)
+    )
+    control = torch.cat([hidden, reads.flatten(1)], 1)
+    record = Record(control, cell, sums, vector, *vectors)
+    usage, written, read, *_ = vectors
+    return record, State(
+        hidden, cell, reads, state.memory, usage, written, read, record.precedence, state.link
+    )
+
+
+def _with_copies(state: State) -> State:
+    fields = [field.contiguous() for field in state.tensors()]
+    for place, original in enumerate(state.tensors()):
+        if fields[place] is original and original is not state.hidden:
+            fields[place] = original.clone()
+    return State(*fields)
+
+
+class _Scan(torch.autograd.Function):
+    """The differentiable operation; tensors are the projected inputs, the parameters and the state."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, projected: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore
+        given = len(Parameters._fields)
+        parameters, state = Parameters(*tensors[:given]), _with_copies(State(*tensors[given:]))
+        keep, every = any(ctx.needs_input_grad), segment_length(len(projected))
+        any_reset = None if call.resets is None else call.resets.any(1).tolist()
+        records, copies = [], []
+        for t, entry in enumerate(projected.unbind(0)):
+            if keep and t and t % every == 0:  # at the start they are those that were given
+                copies += [field.clone() for field in (state.memory, state.link) if field is not None]
+            if call.resets is not None and any_reset is not None and any_reset[t]:
+                state = State(*[forget(field, call.resets[t]) for field in state.tensors()])
+            record, state = advance(entry, parameters, call.switches, state)
+            records.append(record.tensors() if keep else [record.control])
+        stacked = [torch.stack(column) for column in zip(*records, strict=True)]
+        if keep:
+            ctx.call, ctx.counts = call, (len(tensors), len(stacked))
+            ctx.save_for_backward(*tensors, *stacked, *copies)
+            stacked[0] = stacked[0].clone()  # what is returned may be written to
+        # Of the last state, all but memory and links is in the records, too; an output must not be.
+        return stacked[0], *[field.clone() for field in state.tensors()]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        saved, (given, kept) = ctx.saved_tensors, ctx.counts
+        weights = len(Parameters._fields)
+        parameters, state = Parameters(*saved[:weights]), State(*saved[weights:given])
+        record = Record(*saved[given : given + kept])
+        copies = [
+            *(field for field in (state.memory, state.link) if field is not None),
+            *saved[given + kept :],
+        ]
+        loop = Backward(ctx.call, parameters, state, record, copies, gradients)
+        loop.run()
+        return None, *loop.gradients()
