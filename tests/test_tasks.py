@@ -5,17 +5,27 @@ import torch
 
 from mnm_rl import tasks
 from mnm_rl.tasks import (
+    AssociativeRecallTask,
     Batch,
+    CopyTask,
     DictionaryTask,
     DoubleCopyTask,
     ErrorCounts,
     PrioritySortTask,
+    RepeatCopyTask,
     register_task,
 )
 from mnm_rl.tasks.base import count_bit_errors, count_symbol_errors, symbol_loss
 from mnm_rl.tasks.double_copy import DoubleCopyOptions
 
-TASKS = [DictionaryTask(4, 2), DoubleCopyTask(5), PrioritySortTask(6, 4)]
+TASKS = [
+    DictionaryTask(4, 2),
+    DoubleCopyTask(5),
+    PrioritySortTask(6, 4),
+    CopyTask(1, 4),
+    RepeatCopyTask(1, 3, 1, 4),
+    AssociativeRecallTask(2, 4),
+]
 every_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: type(task).__name__)
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from mnm_rl.training.files import atomic_write, check_writable_directory, remove_partial_files
+from mnm_rl.files import atomic_write
+from mnm_rl.training.files import check_writable_directory, remove_partial_files
 from mnm_rl.updates import GuardedOptimizer, NonFiniteError
 
 
@@ -74,7 +75,7 @@ def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("old")
     code = (
-        "import sys, os, signal; from mnm_rl.training.files import atomic_write\n"
+        "import sys, os, signal; from mnm_rl.files import atomic_write\n"
         "with atomic_write(sys.argv[1]) as t:\n"
         "    t.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import importlib
 
+from mnm_rl.tasks.associative_recall import AssociativeRecallOptions, AssociativeRecallTask
+from mnm_rl.tasks.babi.catbabi import CatbabiOptions
 from mnm_rl.tasks.babi.options import BabiOptions
 from mnm_rl.tasks.base import Batch, ErrorCounts, ModelSizes, Task, TaskOptions
+from mnm_rl.tasks.copy import CopyOptions, CopyTask
 from mnm_rl.tasks.dictionary import DictionaryOptions, DictionaryTask
 from mnm_rl.tasks.double_copy import DoubleCopyOptions, DoubleCopyTask
 from mnm_rl.tasks.priority_sort import PrioritySortOptions, PrioritySortTask
+from mnm_rl.tasks.repeat_copy import RepeatCopyOptions, RepeatCopyTask
 
 TASKS: dict[str, type[TaskOptions]] = {
     "dictionary": DictionaryOptions,
     "double-copy": DoubleCopyOptions,
     "priority-sort": PrioritySortOptions,
     "babi": BabiOptions,
+    "copy": CopyOptions,
+    "repeat-copy": RepeatCopyOptions,
+    "associative-recall": AssociativeRecallOptions,
+    "catbabi": CatbabiOptions,
 }
 """Name -> the options, which build the task."""
 
@@ -74,12 +82,15 @@ def task_options(name: str) -> type[TaskOptions]:
 
 __all__ = [
     "TASKS",
+    "AssociativeRecallTask",
     "Batch",
+    "CopyTask",
     "DictionaryTask",
     "DoubleCopyTask",
     "ErrorCounts",
     "ModelSizes",
     "PrioritySortTask",
+    "RepeatCopyTask",
     "Task",
     "TaskOptions",
     "register_task",

@@ -5,9 +5,11 @@ Dimensions: ``T`` time, ``B`` batch, ``C`` classes, ``F`` features.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mnm_rl.tasks.sentences import SentenceLayout
 from mnm_rl.text_tables import Row
 
 
@@ -28,6 +31,7 @@ class Batch(NamedTuple):
             -1 where nothing is to be predicted. An answer is right when all its steps are.
         lengths: int64 ``[B]``: steps before the padding begins.
         kinds: int64 ``[B]``: which of several kinds of sequence each one is (for bAbI the task's number).
+        step_kinds: int64 ``[T, B]``: the same for steps, where a sequence is of several kinds; else empty.
     """
 
     inputs: Tensor
@@ -35,6 +39,7 @@ class Batch(NamedTuple):
     answers: Tensor
     lengths: Tensor
     kinds: Tensor
+    step_kinds: Tensor = torch.empty(0, dtype=torch.int64)
 
     @property
     def asked(self) -> Tensor:
@@ -56,7 +61,8 @@ class Batch(NamedTuple):
         lengths = self.lengths[chosen]
         steps = slice(int(lengths.max()))
         inputs, targets, answers = (part[steps, chosen] for part in self[:3])
-        return Batch(inputs, targets, answers, lengths, self.kinds[chosen])
+        step_kinds = self.step_kinds[steps, chosen] if self.step_kinds.numel() else self.step_kinds
+        return Batch(inputs, targets, answers, lengths, self.kinds[chosen], step_kinds)
 
 
 ErrorName = Literal["symbol_error", "answer_error"]
@@ -70,12 +76,15 @@ class Task(ABC):
         input_features: size of the input vectors, or ``None`` if inputs are symbols.
         output_size: number of logits per step.
         decided_by: the error by which the best parameters are chosen and a run ends.
+        carries_state: whether every batch, and every held-out one, goes on where the last ended, so that the
+            state is carried from one to the next.
     """
 
     input_symbols: int | None = None
     input_features: int | None = None
     output_size: int
     decided_by: ClassVar[ErrorName] = "symbol_error"
+    carries_state: ClassVar[bool] = False
 
     @abstractmethod
     def training_batch(self, index: int, batch_size: int, seed: int) -> Batch:
@@ -117,6 +126,11 @@ class Task(ABC):
         """What a batch holds for each step of a sequence: its input, target, and number of the answer."""
         features = self.input_features or 0
         return 8 * 3 if self.input_symbols is not None else 4 * (features + self.output_size) + 8
+
+    @property
+    def sentence_layout(self) -> SentenceLayout | None:
+        """How its sequences are made of sentences; ``None`` if they are not."""
+        return None
 
     @property
     def notes(self) -> Sequence[str]:
@@ -166,12 +180,16 @@ class TaskOptions(ABC):
         sizes: the paper's, for whatever a run leaves open.
         changeable: options that a run may be given anew when it goes on.
         free: options that may differ in a run that counts as the same experiment.
+        can_be_fixed: sizes that a trained model can be tested with: name -> the options that are given it.
+        has_sentences: whether the task has a :attr:`Task.sentence_layout`.
     """
 
     task_class: ClassVar[type[Task]]
     sizes: ClassVar[ModelSizes] = ALGORITHMIC_SIZES
     changeable: ClassVar[tuple[str, ...]] = ()
     free: ClassVar[tuple[str, ...]] = ()
+    can_be_fixed: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+    has_sentences: ClassVar[bool] = False
 
     @abstractmethod
     def make(self, saved: Mapping[str, Any] | None = None, evaluation: bool = False) -> Task:
@@ -200,6 +218,10 @@ class ErrorCounts:
     answers: int = 0
     by_kind: dict[int, tuple[int, int]] = field(default_factory=dict)
     """Kind -> (wrong answers, answers)."""
+    cost: float = 0.0
+    """Bits that the right bits cost: binary cross-entropies in base 2, summed over all sequences."""
+    sequences: int = 0
+    """Sequences that the cost is of; 0 where symbols are predicted and not bits."""
 
     def __add__(self, other: ErrorCounts) -> ErrorCounts:
         kinds = sorted({*self.by_kind, *other.by_kind})
@@ -216,6 +238,8 @@ class ErrorCounts:
                 )
                 for kind in kinds
             },
+            self.cost + other.cost,
+            self.sequences + other.sequences,
         )
 
     @property
@@ -233,6 +257,16 @@ class ErrorCounts:
         """Fraction of answers with anything wrong in them."""
         return self.wrong_answers / max(1, self.answers)
 
+    @property
+    def bits_per_sequence(self) -> float:
+        """The cost of a sequence, as Graves et al. 2014 draw it; 1 for each bit that is guessed."""
+        return self.cost / max(1, self.sequences)
+
+    @property
+    def wrong_bits_per_sequence(self) -> float:
+        """Bits of a sequence that are wrong, where bits are predicted."""
+        return self.wrong_symbols / max(1, self.sequences)
+
 
 def symbol_loss(logits: Tensor, batch: Batch) -> Tensor:
     """Cross-entropy, summed over the steps asked for; ``logits`` is ``[T, B, C]``."""
@@ -241,10 +275,13 @@ def symbol_loss(logits: Tensor, batch: Batch) -> Tensor:
 
 def bit_loss(logits: Tensor, batch: Batch) -> Tensor:
     """Mean binary cross-entropy of a step's bits, summed over the steps; ``logits`` is ``[T, B, F]``."""
-    loss = F.binary_cross_entropy_with_logits(
-        logits[batch.asked], batch.targets[batch.asked], reduction="none"
-    )
-    return loss.mean(-1).sum()
+    return _bit_losses(logits, batch).mean(-1).sum()
+
+
+def _bit_losses(logits: Tensor, batch: Batch) -> Tensor:
+    """Binary cross-entropies of the bits asked for, ``[steps asked, F]``."""
+    asked = batch.asked
+    return F.binary_cross_entropy_with_logits(logits[asked], batch.targets[asked], reduction="none")
 
 
 def count_symbol_errors(logits: Tensor, batch: Batch) -> ErrorCounts:
@@ -254,32 +291,34 @@ def count_symbol_errors(logits: Tensor, batch: Batch) -> ErrorCounts:
 
 
 def count_bit_errors(logits: Tensor, batch: Batch) -> ErrorCounts:
-    """Errors of the more likely bits; ``logits`` is ``[T, B, F]``."""
-    return _count((logits > 0) != (batch.targets > 0.5), batch)
+    """Errors of the more likely bits, and what the right ones cost; ``logits`` is ``[T, B, F]``."""
+    counts = _count((logits > 0) != (batch.targets > 0.5), batch)
+    cost = float(_bit_losses(logits, batch).sum(dtype=torch.float64)) / math.log(2)
+    return replace(counts, cost=cost, sequences=len(batch.lengths))
 
 
 def _count(wrong: Tensor, batch: Batch) -> ErrorCounts:
     """Errors from ``wrong``, boolean ``[T, B, symbols per step]``."""
     asked = batch.asked
     wrong = wrong & asked.unsqueeze(-1)
-    most = int(batch.answers.max()) + 1
+    most = max(1, int(batch.answers.max()) + 1)
     step_answers = batch.answers.clamp(min=0)
     shape = (most, len(batch.lengths))
     wrong_steps = torch.zeros(shape, device=wrong.device).scatter_add_(0, step_answers, wrong.any(-1).float())
     exists = torch.zeros(shape, device=wrong.device).scatter_add_(0, step_answers, asked.float()) > 0
-    wrong_answers = ((wrong_steps > 0) & exists).sum(0)
-    answers = exists.sum(0)
+    is_wrong = (wrong_steps > 0) & exists
+    kinds = batch.kinds.expand(shape)
+    if batch.step_kinds.numel():
+        own = torch.where(asked, batch.step_kinds, 0)
+        kinds = torch.zeros_like(kinds).scatter_reduce_(0, step_answers, own, "amax")
     return ErrorCounts(
         int(wrong.sum()),
         int(asked.sum()) * wrong.shape[-1],
-        int(wrong_answers.sum()),
-        int(answers.sum()),
+        int(is_wrong.sum()),
+        int(exists.sum()),
         {
-            int(kind): (
-                int(wrong_answers[batch.kinds == kind].sum()),
-                int(answers[batch.kinds == kind].sum()),
-            )
-            for kind in batch.kinds.unique()
+            int(kind): (int(is_wrong[kinds == kind].sum()), int(exists[kinds == kind].sum()))
+            for kind in (kinds[exists] if batch.step_kinds.numel() else batch.kinds).unique()
         },
     )
 

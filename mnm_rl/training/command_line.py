@@ -21,12 +21,16 @@ def one_sentence_errors(program: str) -> Iterator[None]:
 
     Bad input, a full disk and too little memory end it with status 2, a training that failed with 1, Ctrl-C
     where nothing has to be saved with 130. A reader that closes the pipe early, such as ``head``, ends it
-    quietly.
+    quietly. A program that was given no output (``>&-``) runs without.
 
     Args:
         program: its name, which begins the sentence, unless it was called as ``mnm-rl NAME``.
     """
-    program = sys.argv[0] if _is_installed_command() else program
+    program = sys.argv[0] if is_installed_command() else program
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # Open to the end of the program, as the stream that it stands for would be.
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
     with noticed_interrupts() as interrupted, _said_in_one_sentence(program):
         try:
             yield
@@ -61,10 +65,11 @@ def _said_in_one_sentence(program: str) -> Iterator[None]:
 
 def command_words(name: str) -> str:
     """How a command is called, the way this one was: as ``mnm-rl NAME``, or as a script of the clone."""
-    return f"mnm-rl {name}" if _is_installed_command() else f"python scripts/{name.replace('-', '_')}.py"
+    return f"mnm-rl {name}" if is_installed_command() else f"python scripts/{name.replace('-', '_')}.py"
 
 
-def _is_installed_command() -> bool:
+def is_installed_command() -> bool:
+    """Whether this program was called as ``mnm-rl NAME``, not as a script of the clone."""
     return sys.argv[0].startswith("mnm-rl ")
 
 

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
 
-from mnm_rl.training.files import atomic_write, check_writable_directory
+from mnm_rl.files import atomic_write
+from mnm_rl.training.files import check_writable_directory
 
 Cell = float | int | str
 

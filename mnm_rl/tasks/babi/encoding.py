@@ -116,7 +116,7 @@ class Sequences:
 
     def batch(self, chosen: Integers) -> Batch:
         """The chosen sequences side by side, padded at the end to the longest."""
-        rows = [self._pieces(int(number)) for number in chosen]
+        rows = [self.pieces(int(number)) for number in chosen]
         lengths = self.lengths[chosen]
         inputs = np.zeros((len(rows), int(lengths.max())), np.int64)
         targets = np.zeros_like(inputs)
@@ -133,7 +133,8 @@ class Sequences:
             torch.from_numpy(self.tasks[chosen].astype(np.int64)),
         )
 
-    def _pieces(self, number: int) -> list[Piece]:
+    def pieces(self, number: int) -> list[Piece]:
+        """The texts and questions of a sequence; answers are at the ends of pieces."""
         corpus = self.corpus
         if self.form == "question":
             start = int(corpus.statement_ends[self._stories[number]])

@@ -27,6 +27,7 @@ class BabiOptions(TaskOptions):
     sizes = ModelSizes(embedding_size=256, hidden_size=256, heads=3, batch_size=128)
     changeable = ("data", "repeat", "rename")
     free = ("data", "supplement")
+    has_sentences = True
 
     data: str | None = None
     """Folder or archive with the official files; otherwise MNM_BABI_DATA, then the usual places, and where

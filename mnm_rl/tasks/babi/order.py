@@ -100,13 +100,13 @@ class TrainingOrder:
         epochs = -(-(start + size) // self.epoch)
         stream = np.concatenate([self._permutation(first + number, seed) for number in range(epochs)])
         drawn = stream[start : start + size]
-        generator = _generator(seed, POOL, pool)
+        generator = named_generator(seed, POOL, pool)
         keys = self.lengths[drawn] * np.exp(self.mixing * generator.uniform(-1, 1, size))
         batches = drawn[np.argsort(keys, kind="stable")].reshape(-1, batch_size)
         return batches[generator.permutation(self.pool_batches)]
 
     def _permutation(self, epoch: int, seed: int) -> NDArray[np.integer]:
-        generator = _generator(seed, PERMUTATION, epoch)
+        generator = named_generator(seed, PERMUTATION, epoch)
         if self.balance == "questions":
             return generator.permutation(self.chosen)
         return generator.permutation(
@@ -122,8 +122,9 @@ class TrainingOrder:
 
 def contents_generator(seed: int, index: int) -> np.random.Generator:
     """Randomness for what is in batch ``index``, such as names; which sequences it has is drawn apart."""
-    return _generator(seed, BATCH, index)
+    return named_generator(seed, BATCH, index)
 
 
-def _generator(*name: int) -> np.random.Generator:
+def named_generator(*name: int) -> np.random.Generator:
+    """The generator of a random stream, from the numbers that name it."""
     return np.random.default_rng([number % 2**64 for number in name])

@@ -60,6 +60,31 @@ def babi_table(counts: ErrorCounts, model: str = "this run") -> list[Row]:
     return rows + _summary(ours)
 
 
+CATBABI_ACCURACY = {
+    "question": {"FWM": 96.75, "MNM-p": 88.97, "AWD-TXL": 87.66, "AWD-LSTM": 80.88},
+    "language": {"FWM": 93.04, "MNM-p": 69.30},
+}
+"""Accuracy of the answers in %, by what is learned (Schlag et al. 2021)."""
+
+
+def catbabi_table(counts: ErrorCounts, mode: str) -> list[Row]:
+    """Accuracies of the answers in concatenated bAbI: a heading, the tasks, and all together.
+
+    Published are those of all answers together alone.
+
+    Args:
+        counts: errors, by number of task.
+        mode: ``question`` or ``language``.
+    """
+    published = CATBABI_ACCURACY[mode]
+    blank = [""] * len(published)
+    rows: list[Row] = [("accuracy (%)", "this run", *published)]
+    for task, error in sorted(counts.error_by_kind.items()):
+        rows.append((f"{task}: {PAPER_ERRORS[task][0]}", _percent(100 * (1 - error), 2), *blank))
+    own = _percent(100 * (1 - counts.answer_error), 2)
+    return [*rows, ("all answers", own, *(_percent(each, 2) for each in published.values()))]
+
+
 def _summary(ours: dict[int, float]) -> list[Row]:
     which = (
         "" if len(ours) == len(PAPER_ERRORS) else f", {len(ours)} {'task' if len(ours) == 1 else 'tasks'} run"

@@ -20,9 +20,12 @@ from mnm_rl.tasks.babi.report import describe_sequences, dropped_note
 from mnm_rl.tasks.babi.table import babi_table
 from mnm_rl.tasks.babi.vocabulary import Vocabulary
 from mnm_rl.tasks.base import Batch, ErrorCounts, Task
+from mnm_rl.tasks.sentences import SentenceLayout
 from mnm_rl.text_tables import Row
 
 MOST_REPEATS = 1000
+LONGEST_SENTENCE, LONGEST_ANSWER = 12, 3
+"""Words of the longest sentence, its end included, and answer of bAbI v1.2."""
 
 
 @dataclass(eq=False)
@@ -108,6 +111,14 @@ class BabiTask(Task):
     def symbol_names(self) -> tuple[str, ...]:
         """The words of the vocabulary."""
         return self.vocabulary.symbols
+
+    @property
+    def sentence_layout(self) -> SentenceLayout:
+        """Sentences end with a full stop or a question mark, and are as long as in the official files."""
+        numbers = self.vocabulary.numbers
+        return SentenceLayout(
+            numbers["."], numbers["?"], self.vocabulary.placeholder, LONGEST_SENTENCE, LONGEST_ANSWER
+        )
 
     def saved(self) -> dict[str, Any]:
         """The vocabulary, by which the numbers of symbols mean words."""

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Suppress, arg
 
+from mnm_rl.cores import SentenceCore, find_core, reads_sentences
 from mnm_rl.field_types import check_field_types
-from mnm_rl.tasks import ModelSizes, Task, TaskOptions, task_help, task_options
+from mnm_rl.tasks import TASKS, ModelSizes, Task, TaskOptions, task_help, task_options
 from mnm_rl.training.options import (
     check_numbers,
     core_help,
@@ -31,6 +32,8 @@ class SupervisedConfig:
     core: Annotated[str, arg(help=core_help())] = "mnm-p"
     core_settings: Annotated[Mapping[str, Any], Suppress] = field(default_factory=dict)
     """Settings of the core; for others the paper's sizes for the task are taken, and the core's defaults."""
+    core_layers: int = 1
+    """So many cores on top of each other."""
     embedding_size: int | None = None
     """Size of the core's input, d_i (paper: 100; bAbI 256)."""
 
@@ -58,7 +61,8 @@ class SupervisedConfig:
     patience: int | None = None
     """End after so many validations without improvement."""
     stop_error: float | None = None
-    """End as soon as the validation error (of symbols; for bAbI of answers) is at most this fraction."""
+    """End as soon as the validation error (of symbols; for bAbI of answers; for copy, repeat-copy and
+    associative-recall the cost of a bit) is at most this fraction."""
     log_every: int = 20
     """Iterations per row of train.csv."""
     checkpoint_minutes: float = 5.0
@@ -77,6 +81,7 @@ class SupervisedConfig:
                 "iterations",
                 "batch_size",
                 "embedding_size",
+                "core_layers",
                 "validate_every",
                 "log_every",
                 "patience",
@@ -86,6 +91,12 @@ class SupervisedConfig:
             fractions=("stop_error",),
         )
         self.all_core_settings()
+        check_sentences(self.task, self.core)
+        if self.core_layers > 1 and reads_sentences(self.core):
+            raise ValueError(
+                f"core_layers must be 1 for the core {self.core}, which reads sentences, "
+                f"got {self.core_layers}."
+            )
 
     @property
     def options(self) -> TaskOptions:
@@ -111,6 +122,8 @@ class SupervisedConfig:
     def all_core_settings(self) -> dict[str, Any]:
         """Every setting of the core: what is given, then the paper's sizes, then the core's defaults."""
         preferred = {"hidden_size": self.sizes.hidden_size, "heads": self.sizes.heads}
+        if reads_sentences(self.core):  # the paper's sizes are those of cores that read symbols
+            preferred = {}
         return full_core_settings(self.core, self.core_settings, preferred)
 
     def make_task(self, saved: Mapping[str, Any] | None = None, evaluation: bool = False) -> Task:
@@ -128,6 +141,33 @@ class SupervisedConfig:
         """What a run that goes on may be given anew, as dotted names."""
         of_task = (f"task_options.{name}" for name in self.options.changeable)
         return ("iterations", "learning_rate", "schedule", "analyze_every", *of_task)
+
+
+def fits_together(task: str, core: str) -> bool:
+    """Whether a task has what a core reads: sentences, for those that read sentences."""
+    return task_options(task).has_sentences or not reads_sentences(core)
+
+
+def check_sentences(task: str, core: str) -> None:
+    """Refuse a core that reads sentences on a task that has none.
+
+    Raises:
+        ValueError: it is one; or there is no such task or core.
+    """
+    if not fits_together(task, core):
+        tasks = ", ".join(name for name, options in TASKS.items() if options.has_sentences)
+        raise ValueError(
+            f"The core {core} reads whole sentences, and the task {task} has none; "
+            f"tasks with sentences: {tasks}."
+        )
+
+
+def published_embedding_size(config: SupervisedConfig) -> int:
+    """``I`` of the paper for the task, or of a core that reads sentences for its own model."""
+    core_class, _ = find_core(config.core)
+    if issubclass(core_class, SentenceCore):
+        return core_class.encoding.size
+    return config.sizes.embedding_size
 
 
 def config_to_dict(config: SupervisedConfig) -> dict[str, Any]:

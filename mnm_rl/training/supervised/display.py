@@ -32,6 +32,8 @@ class TrainingDisplay(RunDisplay):
         if kind == "valid":
             self._validation = f"  valid error {row['symbol_error']:.2%} of symbols"
             self._validation += f", {row['answer_error']:.2%} of answers"
+            if "bits_per_sequence" in row:
+                self._validation += f", {row['bits_per_sequence']:.3g} bits a sequence"
             self.say(f"iteration {row['iteration']:,}{self._validation}")
             return
         self._numbers = f"loss {row['loss']:.4f}  error {row['symbol_error']:.2%}"

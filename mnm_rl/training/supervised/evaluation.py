@@ -11,13 +11,11 @@ from mnm_rl.tasks import ErrorCounts, Task
 from mnm_rl.text_tables import format_table
 from mnm_rl.training.folder import SUPERVISED, load_state, read_kind
 from mnm_rl.training.supervised.config import SupervisedConfig, config_from_dict
-from mnm_rl.training.supervised.model import SequenceModel
+from mnm_rl.training.supervised.model import Model
 from mnm_rl.training.supervised.trainer import build_model, evaluate, load_parameters, saved_task
 
 
-def load_run(
-    run: Path, trusted: bool = False, **task_options: Any
-) -> tuple[SupervisedConfig, Task, SequenceModel]:
+def load_run(run: Path, trusted: bool = False, **task_options: Any) -> tuple[SupervisedConfig, Task, Model]:
     """A run's task, and its model with the best parameters by validation error, or the last without any yet.
 
     The task is there for its test set: bAbI's comes without the synthetic training data of a supplement,
@@ -76,5 +74,8 @@ def describe_errors(config: SupervisedConfig, task: Task, counts: ErrorCounts, s
     )
     name = ", ".join(filter(None, [config.task, config.options.describe()]))
     head = f"{name}, {config.core}, seed {config.seed}: {split} error {symbols}, {answers}"
+    if counts.sequences:
+        wrong = f"{counts.wrong_bits_per_sequence:.3f} wrong bits"
+        head += f"; cost {counts.bits_per_sequence:.3f} bits a sequence, {wrong}"
     table = task.error_table(counts)
     return f"{head}\n{format_table(table, task.notes)}" if table else "\n".join([head, *task.notes])

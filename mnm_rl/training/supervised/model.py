@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mnm_rl.cores import make_core
+from mnm_rl.cores import make_core, make_layers, reads_sentences
 from mnm_rl.sizes import check_fits
 from mnm_rl.tasks import Task
+from mnm_rl.training.supervised.carried import CarriedState
 from mnm_rl.training.supervised.packing import make_packing
+from mnm_rl.training.supervised.sentences import SentenceModel
 
 EVALUATION_BATCH = 250
 """Sequences of a held-out set that are looked at together."""
@@ -27,20 +29,26 @@ class SequenceModel(nn.Module):
         core: name of the core.
         embedding_size: ``I`` = d_i.
         settings: the core's settings.
+        layers: so many cores on top of each other.
     """
 
-    def __init__(self, task: Task, core: str, embedding_size: int, settings: dict[str, Any]):
+    def __init__(self, task: Task, core: str, embedding_size: int, settings: dict[str, Any], layers: int = 1):
         super().__init__()
         if task.input_symbols is not None:
             self.encoder = nn.Embedding(task.input_symbols, embedding_size)
         else:
             assert task.input_features is not None
             self.encoder = nn.Linear(task.input_features, embedding_size)
-        self.core = make_core(core, embedding_size, **settings)
+        self.core = make_layers(core, embedding_size, layers, **settings)
         self.head = nn.Linear(self.core.output_size, task.output_size)
 
     def forward(
-        self, inputs: Tensor, lengths: Tensor | None = None, *, record: bool = False
+        self,
+        inputs: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        record: bool = False,
+        carried: CarriedState | None = None,
     ) -> tuple[Tensor, Tensor, dict[str, Tensor] | None]:
         """Logits ``[T, B, output_size]``, the core's meta loss ``[T, B]``, and its trace.
 
@@ -48,7 +56,13 @@ class SequenceModel(nn.Module):
             inputs: int64 ``[T, B]`` or float ``[T, B, F]``.
             lengths: int64 ``[B]``: steps before the padding begins, where results do not matter.
             record: ask the core for a trace.
+            carried: where the state before the first step is, and where that after the last goes; without
+                it the initial state comes before.
         """
+        if carried is not None:
+            output = self.core(self.encoder(inputs), carried.state, record=record)
+            carried.put(self.core, output.state)
+            return self.head(output.outputs), output.meta_loss, output.trace
         packing = None
         if lengths is not None and not record and self.core.quick_resets and inputs.device.type == "cpu":
             packing = make_packing(lengths)
@@ -57,6 +71,10 @@ class SequenceModel(nn.Module):
             return self.head(output.outputs), output.meta_loss, output.trace
         output = self.core(self.encoder(packing.pack(inputs)), resets=packing.resets)
         return packing.unpack(self.head(output.outputs)), packing.unpack(output.meta_loss), None
+
+
+Model = SequenceModel | SentenceModel
+"""What is trained: which of them, the core decides."""
 
 
 def check_model_fits(
@@ -91,9 +109,15 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def seeded_model(
-    task: Task, core: str, embedding_size: int, settings: dict[str, Any], seed: int
-) -> SequenceModel:
-    """A model whose initial parameters, initial memory included, depend on the seed alone."""
+    task: Task, core: str, embedding_size: int, settings: dict[str, Any], seed: int, layers: int = 1
+) -> Model:
+    """A model whose initial parameters, initial memory included, depend on the seed alone.
+
+    Raises:
+        ValueError: the core reads sentences, and the task has none.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return SequenceModel(task, core, embedding_size, settings)
+        if not reads_sentences(core):
+            return SequenceModel(task, core, embedding_size, settings, layers)
+        return SentenceModel(task, core, embedding_size, settings)

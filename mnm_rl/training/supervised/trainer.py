@@ -22,10 +22,15 @@ from mnm_rl.tasks import Batch, ErrorCounts, Task
 from mnm_rl.training.curves import CurveFile, mean
 from mnm_rl.training.devices import own_device
 from mnm_rl.training.folder import SUPERVISED, load_state, save_state
-from mnm_rl.training.supervised.config import SupervisedConfig, config_to_dict
+from mnm_rl.training.supervised.carried import CarriedState
+from mnm_rl.training.supervised.config import (
+    SupervisedConfig,
+    config_to_dict,
+    published_embedding_size,
+)
 from mnm_rl.training.supervised.model import (
     EVALUATION_BATCH,
-    SequenceModel,
+    Model,
     check_model_fits,
     seeded_model,
 )
@@ -94,10 +99,15 @@ class SupervisedTrainer:
             raise ValueError(
                 f"The batch size {self.batch_size} cannot be shared evenly by {self._processes} processes."
             )
+        if task.carries_state and self._processes > 1:
+            raise ValueError(f"The task {config.task} carries a state between batches, in one process only.")
+        self._carried = CarriedState() if task.carries_state else None
         self._parallel: nn.Module = DistributedDataParallel(self.model) if self._processes > 1 else self.model
         self._window = Window()
         self._stop_requested = False
         self.saved_iteration = 0
+        self.last_error = math.nan
+        """The error that decides, at the last validation since the trainer was made."""
 
     @property
     def is_main(self) -> bool:
@@ -168,9 +178,10 @@ class SupervisedTrainer:
         Returns:
             the loss, the mean meta loss (of the share) and the errors.
         """
-        asked, steps = batch.asked.sum(), batch.lengths.sum()
+        # Part of an endless text may ask for nothing.
+        asked, steps = batch.asked.sum().clamp(min=1), batch.lengths.sum()
         share = batch.columns(slice(self._rank, None, self._processes)).to(self.device)
-        logits, meta_losses, _ = self._parallel(share.inputs, share.lengths)
+        logits, meta_losses, _ = self._parallel(share.inputs, share.lengths, carried=self._carried)
         present = share.present
         task_loss = self._processes * self.task.loss(logits, share) / asked
         meta_sum = (meta_losses * present).sum()
@@ -191,6 +202,8 @@ class SupervisedTrainer:
             self._window.losses.append(loss.item())
             self._window.meta_losses.append(meta_loss)
             self._window.grad_norms.append(info.grad_norm)
+        elif self._carried is not None:
+            self._carried.state = None  # what is not finite must not go on
         self._window.errors += errors
 
     def _training_row(self) -> dict[str, Any]:
@@ -201,6 +214,7 @@ class SupervisedTrainer:
             "loss": mean(window.losses),
             "symbol_error": window.errors.symbol_error,
             "answer_error": window.errors.answer_error,
+            **_cost(window.errors),
             "meta_loss": mean(window.meta_losses),
             "grad_norm": mean(window.grad_norms),
             "learning_rate": self.optimizer.optimizer.param_groups[0]["lr"],
@@ -213,7 +227,7 @@ class SupervisedTrainer:
         # Several processes go through it together.
         check = self._stop_if_requested if self._processes == 1 else None
         counts = evaluate(self.model, self.task, "valid", self.device, check)
-        error = self.task.score(counts)
+        self.last_error = error = self.task.score(counts)
         progress.validated = progress.iteration
         progress.validations_without_improvement += 1
         progress.errors = counts.error_by_kind
@@ -227,6 +241,7 @@ class SupervisedTrainer:
             "seconds": progress.seconds,
             "symbol_error": counts.symbol_error,
             "answer_error": counts.answer_error,
+            **_cost(counts),
         }
         row.update({f"answer_error_{kind}": error for kind, error in progress.errors.items() if kind})
         return {**row, **self._memory_activity()}
@@ -240,7 +255,7 @@ class SupervisedTrainer:
     def _memory_activity(self) -> dict[str, float]:
         """Mean rate and write size per layer on a held-out batch, for cores that tell."""
         batch = next(iter(self.task.evaluation_batches("valid", 8))).to(self.device)
-        trace = self.model(batch.inputs, record=True)[2] or {}
+        trace = self.model(batch.inputs, batch.lengths, record=True)[2] or {}
         present = batch.present
         activity = {}
         if "rates" in trace:
@@ -306,6 +321,8 @@ class SupervisedTrainer:
             "progress": vars(self.progress),
             "window": {**vars(self._window), "errors": vars(self._window.errors)},
         }
+        if self._carried is not None:
+            state["carried"] = self._carried.saved()
         save_state(SUPERVISED.checkpoint_of(self.directory), state)
         self.saved_iteration = self.progress.iteration
 
@@ -328,6 +345,8 @@ class SupervisedTrainer:
             for part in (self.progress, self._window, errors):
                 check_field_types(type(part), vars(part))
             saved_task(state)
+            if self._carried is not None:
+                self._carried.load(self.model.core, state["carried"], self.batch_size)
             if not 0 <= self.progress.iteration <= state["config"]["iterations"]:
                 raise ValueError(f"its iteration is {self.progress.iteration}")
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -349,7 +368,7 @@ class SupervisedTrainer:
                     )
 
 
-def build_model(config: SupervisedConfig, task: Task) -> SequenceModel:
+def build_model(config: SupervisedConfig, task: Task) -> Model:
     """The run's model with its initial parameters.
 
     Raises:
@@ -357,11 +376,13 @@ def build_model(config: SupervisedConfig, task: Task) -> SequenceModel:
     """
     batch_size = config.batch_size or config.sizes.batch_size
     check_model_fits(task, config.core, _embedding_size(config), config.all_core_settings(), batch_size)
-    return seeded_model(task, config.core, _embedding_size(config), config.all_core_settings(), config.seed)
+    settings = config.all_core_settings()
+    return seeded_model(task, config.core, _embedding_size(config), settings, config.seed, config.core_layers)
 
 
 def _embedding_size(config: SupervisedConfig) -> int:
-    return config.embedding_size or config.sizes.embedding_size
+    """``I``: what the run says, or the published size of the core's sentences or of the task's symbols."""
+    return config.embedding_size or published_embedding_size(config)
 
 
 def saved_task(state: dict[str, Any]) -> dict[str, Any] | None:
@@ -374,9 +395,7 @@ def saved_task(state: dict[str, Any]) -> dict[str, Any] | None:
     return saved
 
 
-def load_parameters(
-    model: SequenceModel, state: dict[str, Any], config: SupervisedConfig, path: Path
-) -> None:
+def load_parameters(model: Model, state: dict[str, Any], config: SupervisedConfig, path: Path) -> None:
     """Put the parameters of a checkpoint into a model.
 
     Raises:
@@ -395,7 +414,7 @@ def load_parameters(
 
 @torch.no_grad()
 def evaluate(
-    model: SequenceModel,
+    model: Model,
     task: Task,
     split: str,
     device: torch.device | str = "cpu",
@@ -404,12 +423,18 @@ def evaluate(
     """Errors on a whole held-out set, ``"valid"`` or ``"test"``; ``check`` is called before every batch."""
     model.eval()
     counts = ErrorCounts()
+    carried = CarriedState() if task.carries_state else None
     for batch in task.evaluation_batches(split, EVALUATION_BATCH):
         if check is not None:
             check()
         batch = batch.to(device)
-        counts += task.count_errors(model(batch.inputs, batch.lengths)[0], batch)
+        counts += task.count_errors(model(batch.inputs, batch.lengths, carried=carried)[0], batch)
     return counts
+
+
+def _cost(counts: ErrorCounts) -> dict[str, float]:
+    """For tasks whose answers are bits: a sequence's cost, beside its errors."""
+    return {"bits_per_sequence": counts.bits_per_sequence} if counts.sequences else {}
 
 
 def learning_rate(config: SupervisedConfig, iteration: int) -> float:
