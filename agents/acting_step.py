@@ -110,4 +110,6 @@ def _use_plain_loop(core: nn.Module) -> None:
     """Kernels are not torch's own operations, or choose by the numbers what to do."""
     config: Any = getattr(core, "config", None)
     if hasattr(config, "kernel"):
-        core.config = dataclasses.replace(config, kernel="reference", snapshot_every=None)  # pyright: ignore
+        changes = {"kernel": "reference", "snapshot_every": None}
+        known = {name: value for name, value in changes.items() if hasattr(config, name)}
+        core.config = dataclasses.replace(config, **known)  # pyright: ignore

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import NDArray
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
 from mnm_rl.agents.arguments import one_line
+from mnm_rl.agents.spaces import is_finite
 
 STATISTICS = ("obs_rms", "ret_rms")
 """Attributes of VecNormalize that it learns ..."""
@@ -76,6 +78,50 @@ def normalized(env: VecEnv, saved: Mapping[str, Any] | None) -> VecEnv:
     return wrapper
 
 
+def normalized_observation(observation: Any, saved: Mapping[str, Any] | None) -> Any:
+    """An observation, or a batch of them, as ``VecNormalize`` would show it to the agent.
+
+    Args:
+        observation: an array, or a dictionary of such.
+        saved: by :func:`saved_normalization`; the observation stays as it is without.
+    """
+    settings = {**DEFAULTS, **(saved or {"norm_obs": False})}
+    statistics = settings.get("obs_rms")
+    if not settings["norm_obs"] or statistics is None:
+        return observation
+
+    def scaled(part: Any, running: RunningMeanStd) -> NDArray[np.float32]:
+        spread = np.sqrt(running.var + settings["epsilon"])
+        numbers = np.clip((part - running.mean) / spread, -settings["clip_obs"], settings["clip_obs"])
+        return numbers.astype(np.float32)
+
+    if not isinstance(observation, dict):
+        return scaled(observation, statistics)
+    return {
+        key: scaled(part, statistics[key]) if key in statistics else part for key, part in observation.items()
+    }
+
+
+def check_normalised_rewards(env: VecEnv, rewards: NDArray[Any]) -> None:
+    """Hold the rewards of a step ``[B]`` to finite numbers, where VecNormalize has already counted them.
+
+    A reward that is not finite costs an agent one update, but VecNormalize all that come after it.
+
+    Raises:
+        ValueError: one is not finite.
+    """
+    if is_finite(rewards):
+        return
+    wrapper = unwrap_vec_normalize(env)
+    if wrapper is not None and wrapper.norm_reward:
+        given = wrapper.get_original_reward()
+        number = int(np.flatnonzero(~np.isfinite(rewards))[0])
+        raise ValueError(
+            f"Environment {number} has returned the reward {given[number]}; only finite rewards can be "
+            "normalised."
+        )
+
+
 def normalization_of(wrapper: VecNormalize) -> dict[str, Any]:
     """Its statistics and settings, safe from later changes."""
     names = (*STATISTICS, *SETTINGS)
@@ -107,7 +153,9 @@ def check_saved(saved: Mapping[str, Any], space: spaces.Space) -> None:
         parts.append(("obs_rms", observations, space.shape))
     for name, part, shape in parts:
         if not isinstance(part, RunningMeanStd) or not _fits(part, shape):
-            raise ValueError(f"The statistics of VecNormalize, {name}, are not those of the shape {shape}.")
+            raise ValueError(
+                f"The statistics of VecNormalize, {name}, are not finite ones of the shape {shape}."
+            )
 
 
 def _is_positive(value: object) -> bool:

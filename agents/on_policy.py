@@ -5,6 +5,7 @@ Dimensions: ``T`` time (n_steps), ``B`` environments (n_envs).
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
 
@@ -24,6 +25,7 @@ from mnm_rl.agents.arguments import check_base_settings, check_device, check_dic
 from mnm_rl.agents.buffers import SequenceRolloutBuffer
 from mnm_rl.agents.flattening import flattened
 from mnm_rl.agents.masks import ask_for_masks, chosen_masking, mask_parts
+from mnm_rl.agents.normalization import check_normalised_rewards
 from mnm_rl.agents.policies import (
     RecurrentActorCriticCnnPolicy,
     RecurrentActorCriticPolicy,
@@ -37,6 +39,7 @@ from mnm_rl.agents.processes import (
     seed_own_draws,
     take_from_first,
 )
+from mnm_rl.agents.quick_acting import QuickActing
 from mnm_rl.agents.resumable import ResumableAlgorithm
 from mnm_rl.agents.returns import advantages_and_returns
 from mnm_rl.agents.settings import (
@@ -162,7 +165,8 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
         other: dict[str, Any],
         _init_setup_model: bool,
     ):
-        check_foreign_settings(type(self).__name__, other, self.other_settings)
+        own = inspect.signature(type(self).__init__).parameters
+        check_foreign_settings(type(self).__name__, other, self.other_settings, own)
         policy_kwargs = _check_policy(policy, policy_kwargs)
         self.learning_rate, self.n_steps, self.gamma, self.gae_lambda = (
             learning_rate,
@@ -305,8 +309,8 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
         """Act for ``n_rollout_steps`` and fill the buffer; see the base class.
 
         Raises:
-            ValueError: a setting was changed to what is not allowed, or an observation, an action or a
-                parameter is not finite.
+            ValueError: a setting was changed to what is not allowed, or an observation, an action, a
+                parameter or, with VecNormalize, a reward is not finite.
             TypeError: the buffer is not a :class:`SequenceRolloutBuffer`.
         """
         self._check_settings()
@@ -371,12 +375,14 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: SequenceRolloutBuffer, n_rollout_steps: int
     ) -> bool:
         """The steps of a rollout; false if the callback ended the training."""
+        act = QuickActing(self.policy)  # pyright: ignore[reportArgumentType]
         for step in range(n_rollout_steps):
             obs, episode_starts = self._last_obs, self._last_episode_starts
             masks = {"action_masks": ask_for_masks(env)} if self._use_masking else {}
-            actions, state = self.policy.act(obs, self.core_state, episode_starts, **masks)  # pyright: ignore
+            actions, state = act(obs, self.core_state, episode_starts, **masks)  # pyright: ignore
             new_obs, rewards, dones, infos = env.step(self.policy.clip_actions(actions))
             self.num_timesteps += env.num_envs * self.n_processes
+            check_normalised_rewards(env, rewards)
             rollout_buffer.add(obs, actions, rewards, episode_starts, **masks)  # pyright: ignore
             self._last_obs, self._last_episode_starts, self.core_state = new_obs, dones, state  # pyright: ignore
             callback.update_locals(locals())
@@ -466,7 +472,8 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
             if isinstance(observations[0], dict)
             else np.stack(observations)
         )
-        state = type(self.core_state)(*[field[rows] for field in self.core_state])
+        places = self._tensor(np.array(rows))
+        state = type(self.core_state)(*[field[places] for field in self.core_state])
         rewards[rows] += self.gamma * self._values(batch, state, np.zeros(len(rows), dtype=bool))
 
     def _values_of_last_observations(self) -> NDArray[np.float32]:

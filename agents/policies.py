@@ -30,12 +30,14 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.utils import obs_as_tensor
 from torch import Tensor, nn
 
+from mnm_rl.agents.arguments import one_line
 from mnm_rl.agents.buffers import Observations
 from mnm_rl.agents.distributions import ActionDistribution, DiagonalGaussian, make_distribution
 from mnm_rl.agents.masks import checked_masks
 from mnm_rl.agents.policy_core import CoreSettings, actor_and_critic, head_inputs
 from mnm_rl.agents.policy_settings import check_policy_settings, renamed
-from mnm_rl.agents.spaces import check_extractor, check_observation, first_numbers
+from mnm_rl.agents.spaces import check_extractor, check_finite, check_observation, first_numbers, is_finite
+from mnm_rl.agents.states import checked_starts, checked_state, state_fits, state_tensors, state_to_arrays
 from mnm_rl.cores import CoreChoice, MemoryCore, core_name, innermost
 
 NOT_FINITE = (
@@ -352,14 +354,15 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         """
         if isinstance(observation, tuple):
             raise ValueError(
-                "predict() takes an observation, not a tuple such as Gymnasium's (observation, info)."
+                "predict() takes an observation, not a tuple such as Gymnasium's (observation, info); an "
+                "environment whose observations are tuples goes into mnm_rl.agents.FlatSpaces first."
             )
         self.set_training_mode(False)
         check_observation(observation, self.observation_space)
         check_finite(observation)
         tensors, is_batch = self.obs_to_tensor(observation)
         batch_size = len(next(iter(tensors.values())) if isinstance(tensors, dict) else tensors)
-        starts = _starts(episode_start, batch_size)
+        starts = checked_starts(episode_start, batch_size)
         if action_masks is not None:
             action_masks = checked_masks(action_masks, self.action_space, batch_size)
         with torch.no_grad():
@@ -371,25 +374,39 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
                 self._masks(action_masks),
             )
         # Numbers that are not finite still have a largest one, which would be an action.
-        if not _is_finite(parameters.cpu().numpy()):
+        if not is_finite(parameters.cpu().numpy()):
             raise ValueError(NOT_FINITE)
         actions = self.clip_actions(chosen)
         return actions if is_batch else actions.squeeze(axis=0), state_to_arrays(new_state)
 
     def clip_actions(self, actions: NDArray[Any]) -> NDArray[Any]:
-        """Actions as the environment takes them: within the bounds of a Box, from the start of a Discrete."""
+        """Actions as the environment takes them.
+
+        Those of a Box are within it, and whole numbers where it has such; those of a Discrete space are
+        counted from its start.
+        """
         space = self.action_space
         if isinstance(space, spaces.Box):
-            return np.clip(actions, space.low, space.high)
+            clipped = np.clip(actions, space.low, space.high)
+            return clipped if space.dtype.kind == "f" else np.rint(clipped).astype(space.dtype)
         return actions if self.first_action is None else actions + self.first_action
 
     def extract_features(
         self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor | None = None
     ) -> Any:
-        """See base class, which takes numbers of Discrete spaces as counted from 0."""
+        """See base class, which takes numbers of Discrete spaces as counted from 0.
+
+        Raises:
+            ValueError: a number of a Discrete or MultiDiscrete space is not one of its numbers.
+        """
         if self._observation_starts:
             obs = self._counted_from_zero(obs)
-        return super().extract_features(obs, features_extractor)
+        try:
+            return super().extract_features(obs, features_extractor)
+        except RuntimeError as error:
+            if "Class values must be" not in str(error):  # of torch's one_hot
+                raise
+            raise ValueError(f"An observation lies outside of {one_line(self.observation_space)}.") from error
 
     def _counted_from_zero(self, obs: PyTorchObs) -> PyTorchObs:
         starts = self._observation_starts
@@ -401,19 +418,14 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         }
 
     def state_from_arrays(self, arrays: tuple[NDArray[Any], ...] | None, batch_size: int) -> Any:
-        """The inverse of :func:`state_to_arrays`; the initial state for ``None``.
+        """The inverse of :func:`~mnm_rl.agents.states.state_to_arrays`; the initial state for ``None``.
 
         Raises:
             ValueError: the arrays are not a state of this core for so many environments.
         """
         if arrays is None:
             return self.initial_state(batch_size)
-        device = self.value_net.weight.device
-        try:
-            tensors = [torch.as_tensor(array, device=device) for array in arrays]
-        except (TypeError, ValueError, RuntimeError):
-            tensors = ()
-        return self.checked_state(tuple(tensors), batch_size)
+        return self.checked_state(state_tensors(arrays, self.value_net.weight.device), batch_size)
 
     def checked_state(self, state: Any, batch_size: int) -> Any:
         """The state, of the core's own type and dtype; the initial state for ``None``.
@@ -421,34 +433,11 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         Raises:
             ValueError: it is not a state of this core for so many environments.
         """
-        initial = self.initial_state(batch_size)
-        if state is None:
-            return initial
-        if not self.state_fits(state, batch_size):
-            wanted = ", ".join(str(list(field.shape)) for field in initial)
-            got = ", ".join(_shape(field) for field in state) if isinstance(state, tuple) else type(state)
-            raise ValueError(
-                f"A state of {self.core_name!r} for {batch_size} environments starts as {wanted}, not {got}."
-            )
-        pairs = zip(state, initial, strict=True)
-        return type(initial)(*[field.to(expected.dtype) for field, expected in pairs])
+        return checked_state(state, self.initial_state(batch_size), self.core_name, batch_size)
 
     def state_fits(self, state: Any, batch_size: int) -> bool:
         """Whether tensors are a state of this core for so many environments."""
-        initial = self.initial_state(batch_size)
-        if not isinstance(state, tuple) or len(state) != len(initial):
-            return False
-        # Dimensions that start empty may have grown: the slots of a look-up table, as many in each field.
-        grown = set()
-        for field, expected in zip(state, initial, strict=True):
-            if not isinstance(field, Tensor) or field.dim() != expected.dim():
-                return False
-            for size, wanted in zip(field.shape, expected.shape, strict=True):
-                if wanted == 0:
-                    grown.add(size)
-                elif size != wanted:
-                    return False
-        return len(grown) <= 1
+        return state_fits(state, self.initial_state(batch_size))
 
     def _masks(self, action_masks: NDArray[np.bool_] | None) -> Tensor | None:
         return (
@@ -467,11 +456,17 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
     ) -> tuple[NDArray[Any], Tensor, Any]:
         """Actions, the numbers that they were drawn from, and the state after the step."""
         outputs, state = self._step(obs, state, episode_starts)
+        return *self._choose_from(outputs, deterministic, action_masks), state
+
+    def _choose_from(
+        self, outputs: Tensor, deterministic: bool, action_masks: Tensor | None
+    ) -> tuple[NDArray[Any], Tensor]:
+        """Actions from outputs of the core ``[B, O]``, and the numbers that they were drawn from."""
         parameters = self.action_parameters(outputs, action_masks)
         actions = self._pick(parameters, deterministic).cpu().numpy()
-        if actions.dtype.kind == "f" and not _is_finite(actions):
+        if actions.dtype.kind == "f" and not is_finite(actions):
             raise ValueError(NOT_FINITE)
-        return actions, parameters, state
+        return actions, parameters
 
     def _pick(self, parameters: Tensor, deterministic: bool) -> Tensor:
         return self.distribution.mode(parameters) if deterministic else self.distribution.sample(parameters)
@@ -518,39 +513,3 @@ class RecurrentMultiInputActorCriticPolicy(RecurrentActorCriticPolicy):
 
     def __init__(self, *args: Any, features_extractor_class: Any = CombinedExtractor, **kwargs: Any):
         super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
-
-
-def check_finite(observation: Any) -> None:
-    """Raise a ValueError if an observation, an array or a dictionary of such, has a NaN or an infinity."""
-    parts = observation.items() if isinstance(observation, dict) else (("", observation),)
-    for key, part in parts:
-        if isinstance(part, np.ndarray) and part.dtype.kind == "f" and not _is_finite(part):
-            name = f"observation {key!r}" if key else "observation"
-            place = np.argwhere(~np.isfinite(part))[0].tolist()
-            raise ValueError(
-                f"The {name} has {part[tuple(place)]} at {place}; only finite numbers can be acted on."
-            )
-
-
-def _starts(episode_start: Any, batch_size: int) -> NDArray[np.bool_]:
-    starts = np.asarray(False if episode_start is None else episode_start)
-    if starts.shape not in ((), (1,), (batch_size,)) or starts.dtype.kind not in "biuf":
-        raise ValueError(
-            f"episode_start must be {batch_size} of True and False, one for each observation, "
-            f"got an array of {starts.dtype} of shape {list(starts.shape)}."
-        )
-    return np.broadcast_to(starts.astype(bool), batch_size).copy()
-
-
-def _is_finite(array: NDArray[Any]) -> bool:
-    # The sum of squares is a quarter of the time of isfinite().all(), at every step; it may overflow.
-    return math.isfinite(np.vdot(array, array)) or bool(np.isfinite(array).all())
-
-
-def _shape(field: Any) -> str:
-    return str(list(np.shape(field)))
-
-
-def state_to_arrays(state: Any) -> tuple[NDArray[Any], ...]:
-    """A recurrent state as numpy arrays, each ``[B, ...]``."""
-    return tuple(field.cpu().numpy() for field in state)

@@ -24,9 +24,8 @@ from mnm_rl.cores import (
     EncodedCore,
     MemoryCore,
     PairedCore,
-    StackedCore,
     core_config,
-    make_core,
+    make_layers,
 )
 from mnm_rl.sizes import check_fits
 
@@ -69,21 +68,11 @@ class CoreSettings:
         """
 
         def column() -> MemoryCore:
-            core = self._layers(int(self.encoder_arch[-1]) if self.encoder_arch else features)
+            size = int(self.encoder_arch[-1]) if self.encoder_arch else features
+            core = make_layers(self.core, size, int(self.core_layers), **self.core_kwargs)
             return self._encoded(core, features, activation_fn, ortho_init)
 
         return PairedCore(column(), column(), ("actor", "critic")) if self.separate_critic else column()
-
-    def _layers(self, size: int) -> MemoryCore:
-        first = make_core(self.core, size, **self.core_kwargs)
-        if self.core_layers == 1:
-            return first
-        needed = sum(parameter.numel() * parameter.itemsize for parameter in first.parameters())
-        check_fits(int(self.core_layers) * max(needed, 1000), f"a core of core_layers {self.core_layers}")
-        above = [
-            make_core(self.core, first.output_size, **self.core_kwargs) for _ in range(1, self.core_layers)
-        ]
-        return StackedCore([first, *above])
 
     def _encoded(
         self, core: MemoryCore, features: int, activation_fn: Callable[[], nn.Module], ortho_init: bool

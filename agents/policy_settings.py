@@ -58,6 +58,14 @@ def check_policy_settings(
     _check_optimizer(optimizer_class, optimizer_kwargs)
 
 
+OWN = (
+    *("core", "core_kwargs", "core_layers", "encoder_arch", "separate_critic", "net_arch", "activation_fn"),
+    *("ortho_init", "log_std_init", "features_extractor_class", "features_extractor_kwargs"),
+    *("normalize_images", "optimizer_class", "optimizer_kwargs"),
+)
+"""Settings of our policies."""
+
+
 def renamed(other: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of the core of a policy, those included that sb3-contrib has under other names.
 
@@ -70,9 +78,8 @@ def renamed(other: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """
     rest, found = dict(other), dict(own)
     shared, critic = rest.pop("shared_lstm", None), rest.pop("enable_critic_lstm", None)
-    check_foreign_settings(
-        "The policy", {key: rest[key] for key in rest if key not in RENAMED}, OTHER_POLICIES
-    )
+    foreign = {key: rest[key] for key in rest if key not in RENAMED}
+    check_foreign_settings("The policy", foreign, OTHER_POLICIES, (*OWN, *RENAMED))
     if shared is not None or critic is not None:
         check_flag("shared_lstm", shared is True if shared is None else shared)
         check_flag("enable_critic_lstm", critic is True if critic is None else critic)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar, Self
 
@@ -18,7 +19,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import check_for_correct_spaces
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize, unwrap_vec_normalize
 
 from mnm_rl.agents.arguments import (
     check_can_be_saved,
@@ -40,6 +41,7 @@ from mnm_rl.agents.checkpoint import (
     set_env_state,
     set_random_state,
 )
+from mnm_rl.agents.export import export_agent
 from mnm_rl.agents.flattening import flattened
 from mnm_rl.agents.normalization import (
     check_saved,
@@ -48,10 +50,13 @@ from mnm_rl.agents.normalization import (
     saved_normalization,
     set_statistics,
 )
-from mnm_rl.agents.policies import RecurrentActorCriticPolicy, state_to_arrays
+from mnm_rl.agents.policies import RecurrentActorCriticPolicy
+from mnm_rl.agents.pretrained import load_agent, save_agent
 from mnm_rl.agents.processes import gathered_by_first, seed_envs, seed_own_draws
 from mnm_rl.agents.safe_loading import read_untrusted
+from mnm_rl.agents.states import state_to_arrays
 from mnm_rl.cores import CoreChoice
+from mnm_rl.model_files.card import Card
 from mnm_rl.updates import GuardedOptimizer, process_share
 
 ATTRIBUTES = (
@@ -269,13 +274,83 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
             env = DummyVecEnv([lambda: monitored])
         if unwrap_vec_normalize(env) is not None:
             raise ValueError("env is in a VecNormalize already; give it without.")
-        own = None if self.env is None else unwrap_vec_normalize(self.env)
-        saved = saved_normalization(self._run_state) if own is None else normalization_of(own)
         with one_line_errors():
             # Stable-Baselines3 moves the channels of images only now, as in training.
-            wrapped = self._wrap_env(normalized(env, saved))
+            wrapped = self._wrap_env(normalized(env, self.normalization()))
             check_for_correct_spaces(wrapped, self.observation_space, self.action_space)
         return wrapped
+
+    def normalization(self) -> dict[str, Any] | None:
+        """Statistics and settings of the ``VecNormalize`` around the agent's environment; ``None`` without.
+
+        Of an agent without an environment, those that it was saved with.
+        """
+        own = None if self.env is None else unwrap_vec_normalize(self.env)
+        return saved_normalization(self._run_state) if own is None else normalization_of(own)
+
+    def save_pretrained(
+        self, folder: str | os.PathLike, card: Card | None = None, extra: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write the agent for others: parameters, settings, spaces and a card, and no pickle.
+
+        The folder gets ``model.safetensors`` (the policy's parameters), ``config.json`` (algorithm, policy,
+        core with all its settings, spaces, statistics of ``VecNormalize``; of a schedule what it begins with)
+        and ``README.md`` in the form that Hugging Face reads. Nothing is uploaded. What a run needs to go on,
+        such as the optimizer's state, is in :meth:`save` only.
+
+        Args:
+            folder: made if it is not there; a model in it is replaced.
+            card: what is known of the agent, :class:`mnm_rl.model_files.card.Card`.
+            extra: further plain values for ``config.json``.
+
+        Raises:
+            ValueError: a setting is a class of one's own, a parameter is not finite, or the folder cannot be
+                used.
+            TypeError: it is not a path.
+        """
+        save_agent(self, folder, card, extra or {})
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | os.PathLike,
+        env: GymEnv | str | None = None,
+        device: torch.device | str = "auto",
+        trusted: bool = False,
+        **kwargs: Any,
+    ) -> Self:
+        """An agent that :meth:`save_pretrained` wrote; nothing in the folder is run.
+
+        Args:
+            folder: the agent's.
+            env: the environment to train on in, or its id; not needed for ``predict``. A ``VecNormalize``
+                that has seen nothing gets the agent's statistics.
+            device: where the policy runs.
+            trusted: whether the module of a core of one's own may be imported.
+            kwargs: settings of the algorithm in place of those saved, such as ``learning_rate``.
+
+        Raises:
+            ValueError: there is no such agent, its files are damaged, it is of another algorithm, or the
+                environment has other spaces.
+            TypeError: the path or the environment is none, or there is no such setting.
+        """
+        return load_agent(cls, folder, env, device, trusted, kwargs)
+
+    def export(self, path: str | os.PathLike) -> None:
+        """Write the acting step to an ONNX file, for :class:`mnm_rl.player.Player` or any other runtime.
+
+        One step of ``batch`` environments: observation, episode start and state in; the most likely action,
+        the value and the state after it out. Resets are inside, and so are the statistics of
+        ``VecNormalize``. Needs ``pip install 'mnm-rl[onnx]'``.
+
+        Args:
+            path: a file that ends in ``.onnx``.
+
+        Raises:
+            ValueError: the core cannot be exported, the file cannot be written, or ONNX is not installed.
+            TypeError: it is not a path.
+        """
+        export_agent(self, path)
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -368,9 +443,15 @@ def capture_run_state(agent: ResumableAlgorithm) -> dict[str, Any]:
     return {
         "core_state": None if episode_begins else state_to_arrays(agent.core_state),
         "random": random_state(),
-        "env": None if agent.env is None else env_state(agent.env),
+        "env": _statistics_alone(agent) if agent.env is None else env_state(agent.env),
         "guard": agent.guard.state_dict(),
     }
+
+
+def _statistics_alone(agent: ResumableAlgorithm) -> list[Any] | None:
+    """Of an agent without its environment: what it needs to play in another one, and no episodes."""
+    statistics = agent.normalization()
+    return None if statistics is None else [(VecNormalize.__name__, statistics), None]
 
 
 def saved_processes(state: dict[str, Any] | None) -> int:

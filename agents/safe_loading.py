@@ -343,6 +343,15 @@ def _values() -> Names:
     }
 
 
+def known_classes(base: type) -> dict[str, type]:
+    """By their names, the classes of a kind that a setting of a policy may be without anybody's trust."""
+    return {
+        name: kind
+        for (_, name), kind in _values().items()
+        if isinstance(kind, type) and issubclass(kind, base) and "mnm_rl" not in kind.__module__
+    }
+
+
 @cache
 def _instantiated() -> Names:
     """Classes that may be instantiated, without arguments, and whose instances are filled in afterwards."""

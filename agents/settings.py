@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -100,15 +101,25 @@ OTHER_POLICIES: OtherSettings = {
 """The same for the policies of Stable-Baselines3 and of sb3-contrib's RecurrentPPO."""
 
 
-def check_foreign_settings(owner: str, given: Mapping[str, object], known: OtherSettings) -> None:
+def check_foreign_settings(
+    owner: str, given: Mapping[str, object], known: OtherSettings, own: Iterable[str] = ()
+) -> None:
     """Accept settings of other algorithms whose value changes nothing here.
+
+    Args:
+        owner: whose settings, for messages.
+        given: name -> value.
+        known: which of others are accepted.
+        own: names that are looked at for one that may have been meant.
 
     Raises:
         TypeError: a setting that nobody has, or another value; the message names it.
     """
     for name, value in given.items():
         if name not in known:
-            raise TypeError(f"{owner} has no setting {name!r}.")
+            near = difflib.get_close_matches(name, list(own), n=2, cutoff=0.5)
+            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+            raise TypeError(f"{owner} has no setting {name!r}{hint}")
         harmless, reason = known[name]
         if not any(value is allowed or value == allowed for allowed in harmless):
             raise TypeError(f"{owner} does not take {name}={value!r}: {reason}.")

@@ -1,4 +1,4 @@
-"""Which spaces an agent can serve."""
+"""Which spaces an agent can serve, and which observations of theirs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.preprocessing import is_image_space
+from numpy.typing import NDArray
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_image_space
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
     CombinedExtractor,
@@ -23,7 +24,26 @@ PLAIN_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiB
 
 
 def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:
-    """Raise a ValueError unless Stable-Baselines3's A2C takes the spaces."""
+    """Raise a ValueError unless an agent can serve the spaces."""
+    check_kinds(observation_space, action_space)
+    parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else ()
+    parts = tuple(parts) or (observation_space,)
+    if any(isinstance(part, spaces.Box) and part.shape == () for part in parts):
+        raise ValueError(
+            f"The observation space {one_line(observation_space)} has a Box without a dimension; give it the "
+            "shape (1,)."
+        )
+    if sum(get_flattened_obs_dim(part) for part in parts) == 0:
+        raise ValueError(f"The observation space {one_line(observation_space)} has no numbers to observe.")
+    if isinstance(action_space, spaces.Box) and not action_space.is_bounded("both"):
+        raise ValueError(
+            f"The action space {one_line(action_space)} must have finite bounds; an action that is "
+            "clipped, such as to [-1, 1], has."
+        )
+
+
+def check_kinds(observation_space: spaces.Space, action_space: spaces.Space) -> None:
+    """Raise a ValueError unless the spaces are of kinds that Stable-Baselines3's A2C takes."""
     known = "Box, Discrete, MultiDiscrete and MultiBinary"
     flat = not isinstance(action_space, spaces.MultiBinary) or len(action_space.shape) == 1
     if not (_is_plain(action_space) and flat):
@@ -119,3 +139,25 @@ def _looks_like_image(space: spaces.Space) -> bool:
 def _is_plain(space: spaces.Space) -> bool:
     is_grid = isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim > 1
     return isinstance(space, PLAIN_SPACES) and not is_grid
+
+
+def check_finite(observation: Any) -> None:
+    """Hold an observation, an array or a dictionary of such, to finite numbers.
+
+    Raises:
+        ValueError: it has a NaN or an infinity.
+    """
+    parts = observation.items() if isinstance(observation, dict) else (("", observation),)
+    for key, part in parts:
+        if isinstance(part, np.ndarray) and part.dtype.kind == "f" and not is_finite(part):
+            name = f"observation {key!r}" if key else "observation"
+            place = np.argwhere(~np.isfinite(part))[0].tolist()
+            raise ValueError(
+                f"The {name} has {part[tuple(place)]} at {place}; only finite numbers can be acted on."
+            )
+
+
+def is_finite(array: NDArray[Any]) -> bool:
+    """Whether all numbers of an array are finite."""
+    # The sum of squares is a quarter of the time of isfinite().all(), at every step; it may overflow.
+    return math.isfinite(np.vdot(array, array)) or bool(np.isfinite(array).all())

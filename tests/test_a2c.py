@@ -28,6 +28,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "lstm-salu": {"hidden_size": 6, "key_size": 4, "value_size": 5},
     "plastic": {"hidden_size": 7},
     "plastic-homogenous": {"hidden_size": 7},
+    "fwm": {"hidden_size": 7, "entity_size": 3, "relation_size": 4},
+    "delta-net": {"hidden_size": 7, "heads": 2, "key_size": 3, "value_size": 4, "forgetting": "head"},
+    "fast-weights": {"hidden_size": 7},
+    "ntm": {"hidden_size": 6, "slots": 5, "slot_size": 3},
+    "dnc": {"hidden_size": 7, "slots": 6, "slot_size": 4, "read_heads": 2},
+    "sdnc": {"hidden_size": 7, "slots": 9, "slot_size": 4, "read_heads": 2},
 }
 
 

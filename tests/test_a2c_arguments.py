@@ -171,9 +171,11 @@ def test_so_are_those_of_other_policies(name, value, reason):
 
 
 def test_settings_that_nobody_has_are_named(algorithm):
-    with pytest.raises(TypeError, match=rf"^{algorithm.__name__} has no setting 'gama'\.$"):
+    with pytest.raises(
+        TypeError, match=rf"^{algorithm.__name__} has no setting 'gama'; did you mean 'gamma'\?$"
+    ):
         make_agent(algorithm=algorithm, gama=0.5)
-    with pytest.raises(TypeError, match=r"^The policy has no setting 'net_arhc'\.$"):
+    with pytest.raises(TypeError, match=r"^The policy has no setting 'net_arhc'; did you mean 'net_arch'"):
         make_agent(algorithm=algorithm, policy_kwargs={"net_arhc": [3]})
 
 

@@ -18,6 +18,8 @@ CORES: dict[str, dict[str, Any]] = {
     "lstm": {"hidden_size": 6},
     "gru": {"hidden_size": 6},
     "plastic": {"hidden_size": 6},
+    "fwm": {"hidden_size": 6, "entity_size": 3, "relation_size": 4},
+    "fast-weights": {"hidden_size": 6},
     "mnm-p": {**MEMORY, "memory_widths": (3,)},
     "mnm-g": {**MEMORY, "memory_widths": (3,)},
     "lstm-salu": MEMORY,
@@ -137,6 +139,18 @@ def test_own_states_are_taken_as_tuples_and_at_the_start(core, call):
         plain = CALLS[call](agent.policy, torch.zeros(2, 3), tuple(state), starts)
         begun = CALLS[call](agent.policy, torch.zeros(2, 3), None, starts)
     assert type(named) is type(plain) is type(begun)
+
+
+def test_tables_of_a_state_are_of_one_length():
+    agent = make_agent("lstm-salu")
+    state = agent.policy.initial_state(2)
+    grown = {name: torch.zeros(2, 3, *getattr(state, name).shape[2:]) for name in ("keys", "values")}
+    written = torch.ones(2, 3, dtype=torch.bool)
+    whole = state._replace(**grown, written=written)
+    assert agent.policy.state_fits(tuple(whole), 2)
+    assert not agent.policy.state_fits(tuple(whole._replace(values=whole.values[:, :2])), 2)
+    with pytest.raises(ValueError, match="A state of 'lstm-salu' for 2 environments starts as"):
+        agent.policy.checked_state(tuple(whole._replace(written=written[:, :1])), 2)
 
 
 def test_double_precision_states_are_converted():

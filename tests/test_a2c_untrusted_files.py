@@ -25,8 +25,14 @@ from mnm_rl.agents import RecurrentA2C
 from mnm_rl.agents.checkpoint import check_checkpoint
 from mnm_rl.agents.safe_loading import read_object, read_untrusted
 from mnm_rl.envs import MazeVecEnv
+from mnm_rl.training.folder import read_kind
+from mnm_rl.training.rl.agent import read_agent
+from mnm_rl.training.rl.config import config_from_dict
 
-RESULTS = sorted((Path(__file__).parent.parent / "results").glob("**/checkpoint.zip"))
+OLD = sorted((Path(__file__).parent / "old_checkpoints").glob("*.zip"))
+"""Agents of several algorithms and cores, as earlier versions saved them."""
+RESULTS = Path(__file__).parent.parent / "results"
+RUNS = [path.parents[1] for path in RESULTS.rglob("model/config.json")]
 
 
 def make_env():
@@ -113,8 +119,8 @@ def test_a_run_goes_on_as_from_a_trusted_file(whole):
     np.testing.assert_array_equal(agents[0].env.obs_rms.mean, agents[1].env.obs_rms.mean)
 
 
-@pytest.mark.parametrize("path", RESULTS, ids=lambda path: str(path.parent.relative_to(path.parents[3])))
-def test_every_committed_agent_needs_the_short_list_only(path):
+@pytest.mark.parametrize("path", OLD, ids=lambda path: path.stem)
+def test_an_agent_of_an_earlier_version_needs_the_short_list_only(path):
     untrusted = read_untrusted(path)
     with zipfile.ZipFile(path) as archive:
         data = json.loads(archive.read("data"))
@@ -125,12 +131,22 @@ def test_every_committed_agent_needs_the_short_list_only(path):
     assert check_checkpoint(path)["core"]
 
 
-def test_one_committed_agent_acts_as_before():
-    path = next(path for path in RESULTS if path.parent.name == "soonest-lstm")
-    observation = np.random.default_rng(0).random((4, 15), np.float32)
-    agents = [RecurrentA2C.load(path, device="cpu", trusted=trusted) for trusted in (True, False)]
-    first, second = (agent.policy.predict(observation, deterministic=True) for agent in agents)
-    np.testing.assert_array_equal(first[1][0], second[1][0])
+@pytest.mark.parametrize("path", OLD, ids=lambda path: path.stem)
+def test_an_agent_of_an_earlier_version_acts_as_the_model_of_its_run(path):
+    run = next(run for run in RUNS if str(run.relative_to(RESULTS)).replace("/", "-") == path.stem)
+    kind, config = read_kind(run)
+    model = read_agent(run, config_from_dict(config, kind))
+    shape = (4, *(model.observation_space.shape or ()))
+    observation = np.random.default_rng(0).random(shape, np.float32)
+    algorithm = type(model)
+    agents: list[Any] = [model]
+    agents += [algorithm.load(path, device="cpu", trusted=trusted) for trusted in (True, False)]
+    (actions, state), *others = (agent.predict(observation, deterministic=True) for agent in agents)
+    assert state
+    for other_actions, other_state in others:
+        np.testing.assert_array_equal(actions, other_actions)
+        for mine, other in zip(state, other_state, strict=True):
+            np.testing.assert_array_equal(mine, other)
 
 
 def test_an_object_in_any_attribute_is_refused_by_name_and_not_run(whole, tmp_path):

@@ -22,6 +22,7 @@ from torch import distributed, multiprocessing
 from mnm_rl import agents
 from mnm_rl.agents.minibatches import find_cuts
 from mnm_rl.agents.processes import merged_statistics
+from mnm_rl.commands.train_agent import _launch_words
 from mnm_rl.envs import MazeVecEnv
 from mnm_rl.training.curves import read_curve
 from mnm_rl.training.locks import LOCK_FILE
@@ -322,6 +323,20 @@ def parameters(folder: Path) -> dict[str, torch.Tensor]:
     ).policy.state_dict()
 
 
+@pytest.mark.parametrize(
+    ("program", "processes", "words"),
+    [
+        ("train_ppo.py", 1, "python scripts/train_ppo.py"),
+        ("train_ppo.py", 2, "torchrun --nproc-per-node 2 scripts/train_ppo.py"),
+        ("mnm-rl train-ppo", 1, "mnm-rl train-ppo"),
+        ("mnm-rl train-ppo", 3, "torchrun --nproc-per-node 3 -m mnm_rl train-ppo"),
+    ],
+)
+def test_it_is_said_how_a_run_is_started_again(monkeypatch, program, processes, words):
+    monkeypatch.setattr(sys, "argv", [program])
+    assert _launch_words(processes, "train-ppo") == words
+
+
 def test_a_run_of_two_processes_goes_on_where_it_was_stopped(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     process = start("train_ppo.py", *RUN, "--n-envs", "4", "--episodes", "1000000", "--log-dir", str(parts))
@@ -359,6 +374,6 @@ def test_the_scripts_refuse_what_processes_cannot_share(tmp_path):
     (tmp_path / "file").write_text("here before")
     status, errors = run("train_a2c.py", *RUN, "--log-dir", str(tmp_path))
     assert status != 0
-    # The other process ends with the first, and says nothing.
+    # The other process ends with the first, and says nothing; gloo's threads may abort it before it is done.
     assert errors.count("is not an empty folder") == 1
-    assert errors.count("exitcode  : 2") == 2, errors
+    assert errors.count("exitcode  : 2") + errors.count("exitcode  : -") == 2, errors

@@ -129,7 +129,7 @@ def test_environments_that_do_not_fit_are_refused():
     agent = agent_of(RecurrentA2C, cart_pole()).learn(18)
     with pytest.raises(ValueError, match="in a VecNormalize already"):
         agent.normalize_env(cart_pole())
-    with pytest.raises(ValueError, match="not those of the shape"):
+    with pytest.raises(ValueError, match="not finite ones of the shape"):
         agent.normalize_env("Pendulum-v1")
     with pytest.raises(ValueError, match="cannot make the env"):
         agent.normalize_env("Nothing-v0")
@@ -210,6 +210,33 @@ def test_a_run_trains_goes_on_and_is_evaluated_normalised(kind, normalize, env_i
     # Whole rewards, as the environment gives them.
     assert score.mean * 4 == round(score.mean * 4) >= 4
     again.learn(16, reset_num_timesteps=False)
+
+
+def test_statistics_survive_a_save_without_the_environment(tmp_path):
+    env = VecNormalize(make_vec_env("CartPole-v1", 2))
+    agent = RecurrentA2C("MlpPolicy", env, n_steps=8, policy_kwargs={"core": "gru"}, device="cpu").learn(32)
+    agent.save(tmp_path / "first")
+    RecurrentA2C.load(tmp_path / "first").save(tmp_path / "second")
+    agent.save_pretrained(tmp_path / "model")
+    RecurrentA2C.from_pretrained(tmp_path / "model").save(tmp_path / "third")
+    for name in ("second", "third"):
+        alone = RecurrentA2C.load(tmp_path / name)
+        found = unwrap_vec_normalize(alone.normalize_env("CartPole-v1"))
+        assert found is not None
+        np.testing.assert_array_equal(found.obs_rms.mean, env.obs_rms.mean)  # pyright: ignore
+        for force_reset in (True, False):
+            learner = VecNormalize(make_vec_env("CartPole-v1", 2))
+            RecurrentA2C.load(tmp_path / name, env=learner, force_reset=force_reset)
+            np.testing.assert_array_equal(learner.obs_rms.mean, env.obs_rms.mean)  # pyright: ignore
+    maze = VecNormalize(MazeVecEnv(2, size=5, horizon=20))
+    of_maze = RecurrentA2C("MlpPolicy", maze, n_steps=8, policy_kwargs={"core": "gru"}, device="cpu").learn(
+        32
+    )
+    of_maze.save(tmp_path / "maze")
+    RecurrentA2C.load(tmp_path / "maze").save(tmp_path / "alone")
+    learner = VecNormalize(MazeVecEnv(2, size=5, horizon=20))
+    RecurrentA2C.load(tmp_path / "alone", env=learner, force_reset=False)
+    np.testing.assert_array_equal(learner.obs_rms.mean, maze.obs_rms.mean)  # pyright: ignore
 
 
 def test_evaluation_shows_normalised_observations(monkeypatch):

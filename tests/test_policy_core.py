@@ -27,8 +27,16 @@ AROUND = {
 }
 
 
+SLOTS = {"hidden_size": 4, "slots": 4, "slot_size": 3, "read_heads": 1}
+WHOLE_GRADIENTS = {
+    "dnc": {**SLOTS, "usage_gradient": True},
+    "sdnc": {**SLOTS, "sparse_reads": 4, "sparse_links": 4, "link_gradient": True},
+}
+"""With their default settings, gradients stop on some ways on purpose, and are not those of differences."""
+
+
 def small(core: str, input_size: int = 4) -> MemoryCore:
-    return make_core(core, input_size, **SMALL[core])
+    return make_core(core, input_size, **WHOLE_GRADIENTS.get(core, SMALL[core]))
 
 
 def stack(core: str) -> StackedCore:
