@@ -109,11 +109,12 @@ class MazeEnv(gymnasium.Env[NDArray[np.float32], np.integer | int]):
     | ``relocation``      | "2018"   | "2018" or "2019", see Starting State                               |
     | ``render_mode``     | None     | "human" (a window), "rgb_array" (a picture) or "ansi" (a text)     |
 
-    A ValueError in one sentence says which argument is wrong and what is allowed. The ids ``MNMMaze-3x3``,
-    ``-5x5``, ... ``-13x13`` set the size; the other arguments go to ``gymnasium.make``:
+    A ValueError in one sentence says which argument is wrong and what is allowed. The ids
+    ``MNMMaze-3x3-v0``, ``-5x5-v0``, ... ``-13x13-v0`` set the size; without the version they mean the same.
+    The other arguments go to ``gymnasium.make``:
 
         >>> import gymnasium, mnm_rl
-        >>> env = gymnasium.make("MNMMaze-9x9", horizon=100, previous_action=True)
+        >>> env = gymnasium.make("MNMMaze-9x9-v0", horizon=100, previous_action=True)
         >>> observation, info = env.reset(seed=0)
         >>> observation.shape
         (15,)
@@ -121,7 +122,7 @@ class MazeEnv(gymnasium.Env[NDArray[np.float32], np.integer | int]):
         >>> reward, terminated, truncated
         (0.0, False, False)
 
-    For speed use many mazes at once: ``gymnasium.make_vec("MNMMaze-9x9", num_envs=N)`` or, for
+    For speed use many mazes at once: ``gymnasium.make_vec("MNMMaze-9x9-v0", num_envs=N)`` or, for
     Stable-Baselines3, :class:`MazeVecEnv`. Both play by the very same code, :mod:`mnm_rl.envs.rules`.
 
     ## Reference Scores

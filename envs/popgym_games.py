@@ -1,8 +1,8 @@
 """POPGym's games as its published scores were made, ``POPGymRepeatPreviousEasy-v0`` and so on.
 
 Morad et al. 2023 show the previous action and whether an episode has just begun beside each observation
-(``popgym.wrappers``: ``Antialias(PreviousAction(env))``). Here all of it is one vector, one-hot, made in a
-few microseconds. POPGym is imported when a game is made.
+(``popgym.wrappers``: ``Antialias(PreviousAction(env))``). Here Gymnasium makes one vector of it, one-hot.
+POPGym is imported when a game is made.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
-from numpy.typing import NDArray
+from gymnasium.wrappers import DtypeObservation, FlattenObservation
 
 GAMES = (
     *(f"{game}{level}" for game in ("RepeatPrevious", "RepeatFirst") for level in ("Easy", "Medium", "Hard")),
@@ -41,8 +40,11 @@ def register_games() -> None:
             )
 
 
-def make_game(game: str, **settings: Any) -> OneHotGame:
+def make_game(game: str, **settings: Any) -> gymnasium.Env:
     """A game of POPGym's in the published setting.
+
+    CountRecall has a method that draws from numpy's global generator, which its episodes do not use: in
+    popgym 1.0.7 the seed decides all of them.
 
     Args:
         game: one of :data:`GAMES`.
@@ -53,63 +55,7 @@ def make_game(game: str, **settings: Any) -> OneHotGame:
     """
     if find_spec("popgym") is None:
         raise ValueError(f"{game_id(game)} needs popgym: pip install 'mnm-rl[rl]'.")
-    from popgym import envs  # pyright: ignore[reportMissingImports]
+    from popgym import envs, wrappers  # pyright: ignore[reportMissingImports]
 
-    return OneHotGame(getattr(envs, game)(**settings))
-
-
-class OneHotGame(gymnasium.Wrapper):
-    """Observation, previous action and a flag of the first step as one vector, one-hot.
-
-    It is what Gymnasium's ``flatten`` makes of ``Antialias(PreviousAction(env))``; before the first action of
-    an episode the previous one counts as 0.
-
-    Args:
-        env: observes Discrete, MultiDiscrete or a Tuple of Discrete, and takes Discrete actions.
-
-    Raises:
-        ValueError: it does not.
-    """
-
-    def __init__(self, env: gymnasium.Env):
-        super().__init__(env)
-        if not isinstance(env.action_space, spaces.Discrete):
-            raise ValueError(f"OneHotGame needs Discrete actions, not {env.action_space}.")
-        sizes = [*_sizes(env.observation_space), int(env.action_space.n), 2]
-        self._offsets = np.cumsum([0, *sizes[:-1]])
-        self._length = sum(sizes)
-        self.observation_space = spaces.Box(0.0, 1.0, (self._length,), np.float32)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Start an episode.
-
-        CountRecall has a method that draws from numpy's global generator, which its episodes do not use: in
-        popgym 1.0.7 the seed decides all of them.
-        """
-        observation, info = self.env.reset(seed=seed, options=options)
-        return self._one_hot(observation, 0, True), info
-
-    def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """Take an action."""
-        action = int(action)
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        return self._one_hot(observation, action, False), float(reward), bool(terminated), truncated, info
-
-    def _one_hot(self, observation: Any, action: int, first: bool) -> NDArray[np.float32]:
-        found = np.zeros(self._length, np.float32)
-        numbers = np.array([*np.ravel(observation), action, first], dtype=np.intp)
-        found[self._offsets + numbers] = 1
-        return found
-
-
-def _sizes(space: spaces.Space) -> list[int]:
-    """How many values each number of an observation has."""
-    if isinstance(space, spaces.Discrete):
-        return [int(space.n)]
-    if isinstance(space, spaces.MultiDiscrete):
-        return space.nvec.ravel().tolist()
-    if isinstance(space, spaces.Tuple):
-        return [size for part in space for size in _sizes(part)]
-    raise ValueError(f"OneHotGame needs discrete observations, not {space}.")
+    published = wrappers.Antialias(wrappers.PreviousAction(getattr(envs, game)(**settings)))
+    return DtypeObservation(FlattenObservation(published), np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
@@ -14,8 +15,11 @@ SIZES = (3, 5, 7, 9, 11, 13)
 
 
 def env_id(size: int) -> str:
-    """The Gymnasium id of the maze with ``size`` x ``size`` interior cells."""
-    return f"MNMMaze-{size}x{size}"
+    """The Gymnasium id of the maze with ``size`` x ``size`` interior cells, such as ``MNMMaze-9x9-v0``.
+
+    The id without the version, ``MNMMaze-9x9``, is an alias that stays.
+    """
+    return f"MNMMaze-{size}x{size}-v0"
 
 
 def id_without_velocities(base: str) -> str:
@@ -33,17 +37,28 @@ def register_envs() -> None:
     register_games()
     for size in SIZES:
         if env_id(size) not in gymnasium.registry:
-            # Entry points as text: nothing of the environments is imported before it is used.
-            gymnasium.register(
-                id=env_id(size),
-                entry_point="mnm_rl.envs.maze:MazeEnv",
-                vector_entry_point="mnm_rl.envs.vector:MazeVectorEnv",
-                kwargs={"size": size},
-            )
+            _register_maze(size)
     for base, velocities in VELOCITIES.items():
         hidden = id_without_velocities(base)
         if base in gymnasium.registry and hidden not in gymnasium.registry:
             _register_without_velocities(gymnasium.registry[base], hidden, velocities)
+
+
+def _register_maze(size: int) -> None:
+    # Entry points as text: nothing of the environments is imported before it is used.
+    alias = env_id(size).removesuffix("-v0")
+    gymnasium.register(
+        id=alias,
+        entry_point="mnm_rl.envs.maze:MazeEnv",
+        vector_entry_point="mnm_rl.envs.vector:MazeVectorEnv",
+        kwargs={"size": size},
+    )
+    # Gymnasium registers an id with a version or one without, and warns of the latter where there is the
+    # former. The alias is no old version, so its twin is put there by hand, and Gymnasium, which looks at
+    # this field, not at the id, finds nothing newer. The environment's own spec has the version.
+    versioned = dataclasses.replace(gymnasium.registry[alias], id=env_id(size))
+    versioned.version = None
+    gymnasium.registry[env_id(size)] = versioned
 
 
 def _register_without_velocities(base: EnvSpec, hidden: str, velocities: tuple[int, ...]) -> None:

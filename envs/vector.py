@@ -54,8 +54,8 @@ def with_episode_length(spec: EnvSpec | None, steps: int) -> EnvSpec | None:
 class MazeVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.integer], NDArray[Any]]):
     """N mazes with the rules of :class:`MazeEnv`, stepped together by numpy.
 
-    ``gymnasium.make_vec("MNMMaze-9x9", num_envs=N)`` makes one. Maze i of a batch that was reset with seed s
-    plays exactly like a :class:`MazeEnv` that was reset with seed s + i.
+    ``gymnasium.make_vec("MNMMaze-9x9-v0", num_envs=N)`` makes one. Maze i of a batch that was reset with seed
+    s plays exactly like a :class:`MazeEnv` that was reset with seed s + i.
 
     What follows the end of an episode is Gymnasium's ``autoreset_mode``:
 

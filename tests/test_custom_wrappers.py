@@ -75,14 +75,14 @@ def test_they_stand_inside_of_time_limit_and_monitor(module):
     while isinstance(layer, gymnasium.Wrapper):
         kinds.append(type(layer).__name__)
         layer = layer.env
-    assert kinds == ["Monitor", "TimeLimit", "OrderEnforcing", "PassiveEnvChecker", "Twice"]
+    assert kinds == ["NamedFaults", "Monitor", "TimeLimit", "OrderEnforcing", "PassiveEnvChecker", "Twice"]
     env.seed(0)
     env.reset()
     ended = False
     while not ended:
         _, _, (ended,), (info,) = env.step(np.array([0]))
     assert info["episode"]["r"] == 2 * info["episode"]["l"]
-    assert isinstance(env.envs[0], Monitor)
+    assert env.env_is_wrapped(Monitor) == [True]
     # Nothing of Gymnasium's stands around this one.
     bare = MakeWrapped("CartPoleNoVel-v1", [f"{module}:PlusOne"])()
     assert type(bare).__name__ == "PlusOne"

@@ -381,3 +381,28 @@ def test_actions_of_the_wrong_kind_are_refused_by_both_batches(actions):
         env.reset()
         with pytest.raises(ValueError, match="actions must be 2 whole numbers from 0 to 3"):
             env.step(actions)
+
+
+@pytest.mark.parametrize("size", [3, 9, 13])
+def test_an_id_with_a_version_and_its_alias_make_the_same_environment(size):
+    versioned, alias = f"MNMMaze-{size}x{size}-v0", f"MNMMaze-{size}x{size}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        envs = [gymnasium.make(name, horizon=20) for name in (versioned, alias, f"mnm_rl:{versioned}")]
+        batches = [gymnasium.make_vec(name, num_envs=2, horizon=20) for name in (versioned, alias)]
+        assert gymnasium.spec(versioned).kwargs == gymnasium.spec(alias).kwargs == {"size": size}
+    specs = [spec for env in envs if (spec := env.spec) is not None]
+    assert [spec.id for spec in specs] == [versioned, alias, versioned]
+    assert [spec.version for spec in specs] == [0, None, 0]
+    assert gymnasium.make(specs[0]).spec == specs[0]
+    for made in (envs, batches):
+        first = [env.reset(seed=5)[0] for env in made]
+        assert all((first[0] == other).all() for other in first)
+        action = made[0].action_space.sample()
+        after = [env.step(action)[:2] for env in made]
+        assert all((np.asarray(after[0][0]) == np.asarray(other[0])).all() for other in after)
+
+
+def test_a_version_that_there_is_not_is_refused():
+    with pytest.raises(gymnasium.error.Error, match="MNMMaze-9x9-v1"):
+        gymnasium.make("MNMMaze-9x9-v1")

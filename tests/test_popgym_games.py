@@ -8,7 +8,7 @@ import pytest
 
 import mnm_rl  # noqa: F401 - registers the games
 from mnm_rl.envs import popgym_games
-from mnm_rl.envs.popgym_games import GAMES, OneHotGame, game_id, make_game
+from mnm_rl.envs.popgym_games import GAMES, game_id, make_game
 
 needs_popgym = pytest.mark.skipif(
     importlib.util.find_spec("popgym") is None, reason="popgym is not installed"
@@ -25,7 +25,7 @@ def test_the_vector_is_the_published_observation_flattened(game):
     ours = gymnasium.make(game_id(game))
     space, choices = theirs.observation_space, ours.action_space
     assert isinstance(choices, gymnasium.spaces.Discrete)
-    assert ours.observation_space.shape == (gymnasium.spaces.flatdim(space),)
+    assert ours.observation_space == gymnasium.spaces.Box(0.0, 1.0, (gymnasium.spaces.flatdim(space),))
     for seed in (0, 1):
         mine, other = ours.reset(seed=seed)[0], theirs.reset(seed=seed)[0]
         np.testing.assert_array_equal(mine, gymnasium.spaces.flatten(space, other))
@@ -60,10 +60,3 @@ def test_without_popgym_it_is_one_sentence(monkeypatch):
         ValueError, match=r"^POPGymCountRecallEasy-v0 needs popgym: pip install 'mnm-rl\[rl\]'.$"
     ):
         make_game("CountRecallEasy")
-
-
-def test_what_cannot_be_one_hot_is_refused():
-    with pytest.raises(ValueError, match="needs Discrete actions, not Box"):
-        OneHotGame(gymnasium.make("Pendulum-v1"))
-    with pytest.raises(ValueError, match="needs discrete observations, not Box"):
-        OneHotGame(gymnasium.make("CartPole-v1"))

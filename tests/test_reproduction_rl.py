@@ -5,18 +5,27 @@ import importlib.util
 import json
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from stable_baselines3.common.vec_env import VecNormalize
 
 from mnm_rl.envs import popgym_games
 from mnm_rl.reproduction.collect import collect
-from mnm_rl.reproduction.rl import scores
+from mnm_rl.reproduction.rl import contrib, experiment, scores
 from mnm_rl.reproduction.rl.contrib import read_settings
 from mnm_rl.reproduction.rl.cores import CONTENDERS, Contender, are_equal, count_parameters, matching_width
 from mnm_rl.reproduction.rl.environments import CONTRIB_ENVIRONMENTS, ENVIRONMENTS
-from mnm_rl.reproduction.rl.experiment import BOTH, PARAMETERS, WIDTH, make_comparison, settings_of
+from mnm_rl.reproduction.rl.experiment import (
+    BOTH,
+    PARAMETERS,
+    WIDTH,
+    is_searched,
+    make_comparison,
+    settings_of,
+)
 from mnm_rl.reproduction.rl.figures import draw_curves, draw_intervals
 from mnm_rl.reproduction.rl.scores import (
     aggregated,
@@ -30,8 +39,10 @@ from mnm_rl.reproduction.rl.scores import (
     time_table,
 )
 from mnm_rl.reproduction.trials import is_trained, start_command
+from mnm_rl.training.folder import PPO_AGENT
 from mnm_rl.training.options import flat
-from mnm_rl.training.rl.config import config_to_dict
+from mnm_rl.training.rl.config import PPOConfig, config_to_dict
+from mnm_rl.training.rl.settings_files import find_entry
 
 MAZE, SMALL_MAZE = "MNMMaze-9x9", "MNMMaze-5x5"
 
@@ -62,7 +73,11 @@ def test_every_core_runs_at_equal_width_and_at_equal_parameters():
     }
     assert found.keys() == {
         ("mnm-p", BOTH),
-        *((core, variant) for core in ("mnm-g", "lstm", "gru") for variant in (WIDTH, PARAMETERS)),
+        *(
+            (core, variant)
+            for core in ("mnm-g", "lstm", "gru", "fwm", "delta-net")
+            for variant in (WIDTH, PARAMETERS)
+        ),
     }
     assert {width for (_, variant), width in found.items() if variant != PARAMETERS} == {64}
     sizes = {
@@ -72,8 +87,49 @@ def test_every_core_runs_at_equal_width_and_at_equal_parameters():
     }
     wanted = sizes[f"{SMALL_MAZE}-mnm-p-both-seed0"]
     assert all(abs(size - wanted) <= 0.02 * wanted for size in sizes.values())
-    assert len({trial.name for trial in trials}) == len(trials) == 14
-    assert [trial.seed for trial in trials] == [0] * 7 + [1] * 7
+    assert len({trial.name for trial in trials}) == len(trials) == 22
+    assert [trial.seed for trial in trials] == [0] * 11 + [1] * 11
+
+
+def test_a_core_has_the_settings_that_were_searched_for_it(monkeypatch):
+    trials = make_comparison("laptop", 1, ["PendulumNoVel", "MNMMaze-5x5"], ["lstm", "gru"]).trials
+    for trial in trials:
+        entry = find_entry(PPO_AGENT, str(trial.settings["env"]), trial.core)
+        assert is_searched(trial) == (entry is not None) == (trial.panel == "PendulumNoVel")
+        if entry is not None:
+            rest = {"core", "core_settings", "timesteps"}
+            wanted = {name: value for name, value in entry.settings.items() if name not in rest}
+            assert {name: trial.settings[name] for name in wanted} == wanted
+            assert trial.length == 100_000
+    assert ENVIRONMENTS["PendulumNoVel"].settings["gamma"] != trials[0].settings["gamma"], "of all alike"
+    rates = {trial.core: trial.settings.get("learning_rate") for trial in trials[:4]}
+    assert len(set(rates.values())) == 2, "each has its own"
+    monkeypatch.setitem(CONTENDERS, "mnm-p-gated", CONTENDERS["mnm-p"])
+    monkeypatch.setattr(experiment, "CORES", (*experiment.CORES, "mnm-p-gated"))
+    again = make_comparison("laptop", 1, ["PendulumNoVel"]).trials
+    assert {trial.name: trial for trial in trials if trial.panel == "PendulumNoVel"}.items() <= {
+        trial.name: trial for trial in again
+    }.items(), "a further core, not searched yet, changes nothing for the others"
+    assert {is_searched(trial) for trial in again if trial.core == "mnm-p-gated"} == {False}
+    assert not any(map(is_searched, make_comparison("smoke", 1, ["PendulumNoVel"]).trials))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sb3_contrib") is None, reason="sb3-contrib is not installed")
+def test_the_other_library_learns_by_the_same_schedule_in_the_same_environment(tmp_path, monkeypatch):
+    seen: list[Any] = []
+    learn = contrib.make_contrib
+
+    def noted(config, env):
+        seen.append((env, learn(config, env)))
+        return seen[0][1]
+
+    monkeypatch.setattr(contrib, "make_contrib", noted)
+    settings = {"env": "CartPoleNoVel-v1", "core": "lstm", "n_steps": 8, "n_envs": 2, "n_epochs": 1}
+    contrib.main(contrib.Args(json.dumps(settings), 64, str(tmp_path / "run")))
+    env, agent = seen[0]
+    assert isinstance(env, VecNormalize)
+    assert PPOConfig.defaults.others["schedule"] == "linear"
+    assert agent.lr_schedule(0.5) == PPOConfig.defaults.others["learning_rate"] / 2
 
 
 def test_a_core_with_about_as_many_parameters_runs_once():
@@ -126,7 +182,10 @@ def test_the_table_of_environments():
         (("huge",), "Unknown scale 'huge'; known: smoke, laptop, paper."),
         (("smoke", 0), "seeds must be from 1 to 1000, got 0."),
         (("smoke", 1, ["Pong"]), "Unknown environment 'Pong'; known: CartPoleNoVel, "),
-        (("smoke", 1, [MAZE], ["rnn"]), "Unknown core 'rnn'; known: mnm-p, mnm-g, lstm, gru, sb3-contrib."),
+        (
+            ("smoke", 1, [MAZE], ["rnn"]),
+            "Unknown core 'rnn'; known: mnm-p, mnm-g, lstm, gru, fwm, delta-net, sb3-contrib.",
+        ),
         (("smoke", 1, [MAZE], ["sb3-contrib"]), "sb3-contrib runs in CartPoleNoVel, RepeatPreviousEasy, "),
     ],
 )
@@ -237,8 +296,8 @@ def test_tables_and_figures(jobs_of, tmp_path):
     jobs = jobs_of("laptop", 3, [SMALL_MAZE, MAZE], ["mnm-p", "lstm"])
     runs = make_runs(jobs, lambda job: 100.0 + job.trial.seed)
     table, aggregate, each = comparison_tables(runs)
-    assert table.rows[0][:8] == [
-        *(SMALL_MAZE, "MNM-p", "width and parameters", table.rows[0][3], "3", "1,000,000"),
+    assert table.rows[0][:9] == [
+        *(SMALL_MAZE, "MNM-p", "width and parameters", table.rows[0][3], "shared", "3", "1,000,000"),
         *("101", "100 to 102"),
     ]
     assert [row[2] for row in table.rows[1:3]] == ["width", "parameters"]

@@ -18,10 +18,10 @@ CLASSES = pytest.mark.parametrize("config_class", [A2CConfig, PPOConfig])
 
 
 @CLASSES
-@pytest.mark.parametrize("env", ["MNMMaze-9x9", "CartPole-v1"])
+@pytest.mark.parametrize("env", ["MNMMaze-9x9", "MNMMaze-9x9-v0", "CartPole-v1"])
 def test_every_value_of_the_table_is_the_runs(config_class, env):
     config = config_class(env=env)
-    table = config_class.defaults.of(env == "MNMMaze-9x9")
+    table = config_class.defaults.of(env.startswith("MNMMaze"))
     assert len(table) > 10
     for name, value in table.items():
         assert config.default(name) == value
@@ -80,6 +80,9 @@ def test_cores_are_smaller_outside_the_maze(core, sizes):
 FORMER: dict[str, Any] = {
     "core": "mnm-p",
     "core_kwargs": "{}",
+    "seed": 0,
+    "vf_coef": 0.5,
+    "checkpoint_minutes": 10.0,
     "hidden_size": None,
     "gamma": None,
     "n_steps": None,
@@ -102,13 +105,17 @@ def test_what_was_not_given_in_a_former_run_is_what_it_was(kind, monkeypatch):
     other = config_from_dict({**FORMER, "env": "CartPole-v1"}, kind)
     assert (other.discount, other.rollout_steps, other.bootstraps) == (0.99, 128, True)
     assert other.total_timesteps == 500_000
+    assert "normalize" not in FORMER
+    assert other.normalize == "none"
+    assert config_from_dict({**FORMER, "env": "CartPole-v1", "normalize": None}, kind).normalize == "none"
     assert other.all_core_settings()["hidden_size"] == 200
     maze = config_from_dict(FORMER, kind)
     assert (maze.discount, maze.rollout_steps, maze.bootstraps) == (0.9, 200, False)
     assert maze.total_timesteps == 60_000 * 200
     assert config_from_dict({"env": "CartPole-v1", "core": "lstm"}, kind).discount == 0.5
     assert config_from_dict({"env": "CartPole-v1", "core": "lstm"}, kind).all_core_settings() == {
-        "hidden_size": 64
+        "hidden_size": 64,
+        "forget_bias": None,
     }
 
 

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from mnm_rl.commands.parsing import find_choices
+from mnm_rl.files import atomic_write
 from mnm_rl.training import files
 from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.curves import CurveFile, read_curve
-from mnm_rl.training.files import atomic_write, check_output_file, check_writable_directory
+from mnm_rl.training.files import check_output_file, check_writable_directory
 from mnm_rl.training.folder import (
     AGENT,
     SUPERVISED,
@@ -86,6 +87,11 @@ def test_the_parameters_to_evaluate(tmp_path):
     assert SUPERVISED.parameters(tmp_path) == tmp_path / "best.pt"
     (tmp_path / "other.pt").touch()
     assert SUPERVISED.parameters(tmp_path / "other.pt") == tmp_path / "other.pt"
+    assert AGENT.parameters(tmp_path) == tmp_path / "checkpoint.zip"
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").touch()
+    assert AGENT.parameters(tmp_path) == tmp_path / "model" / "model.safetensors"
+    (tmp_path / "checkpoint.zip").touch()
     assert AGENT.parameters(tmp_path) == tmp_path / "checkpoint.zip"
 
 
@@ -303,6 +309,12 @@ def test_places_that_cannot_be_written(tmp_path):
 def test_an_error_of_ours_is_not_dressed_up_as_the_users():
     with pytest.raises(RuntimeError, match="a bug"), one_sentence_errors("program"):
         raise RuntimeError("a bug")
+
+
+@pytest.mark.parametrize(("words", "status"), [("evaluate nowhere", 2), ("info", 0)])
+def test_a_program_without_output_runs_without(words, status):
+    command = f"{sys.executable} -m mnm_rl {words} >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command], check=False).returncode == status
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):

@@ -269,6 +269,10 @@ def test_which_entry_is_for_an_environment_and_a_core(env, core, found, tmp_path
         ("a: [", "are not YAML"),
         ("a: !!python/object:os.system {}", "are not YAML"),
         ("\0", "are not YAML"),
+        ("CartPole-v1: {gamma: 0.9, gamma: 0.8}", "gamma is there twice in what begins at line 1"),
+        ("CartPole-v1: {gamma: 0.9}\n\nCartPole-v1: {gamma: 0.9}", "CartPole-v1 is there twice"),
+        ("a: {b: {c: {d: 1, d: 1}}}", "d is there twice"),
+        ("3: {gamma: 0.9}", "the id of an environment must be a text, got 3"),
         ({"Pendulum-v1": {}}, "has no settings of CartPole-v1 for mnm-p; it has entries for: Pendulum-v1"),
         ("", "has no settings of CartPole-v1 for mnm-p; it has entries for: nothing"),
     ],
@@ -315,7 +319,11 @@ def test_a_run_is_made_with_them_and_what_is_given_goes_before(train, run_script
     )
     config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
     expected = {"timesteps": 64, "n_envs": 2, "n_steps": 16, "gamma": 0.8, "core": "lstm"}
-    expected |= {"core_settings": {"hidden_size": 5}, "learning_rate": 0.01, "schedule": "linear"}
+    expected |= {
+        "core_settings": {"hidden_size": 5, "forget_bias": None},
+        "learning_rate": 0.01,
+        "schedule": "linear",
+    }
     assert {name: config[name] for name in expected} == expected
     Path(path).unlink()  # a run that goes on needs the file no more
     assert run_script(train, "--resume", tmp_path / "run", "--timesteps", "96", "--quiet")[0] == 0
@@ -359,6 +367,20 @@ def test_episodes_on_the_command_line_go_before_the_timesteps_of_a_file(run_scri
     assert run_script("train_a2c", *words, "--quiet", "--no-tensorboard")[0] == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
     assert (config["episodes"], config["timesteps"]) == (4, None)
+
+
+@pytest.mark.parametrize(
+    ("key", "env"),
+    [
+        ("MNMMaze-5x5", "MNMMaze-5x5-v0"),
+        ("MNMMaze-5x5-v0", "MNMMaze-5x5"),
+        ("MNMMaze-5x5-v0/lstm", "mnm_rl:MNMMaze-5x5"),
+    ],
+)
+def test_an_entry_for_the_maze_is_found_by_either_id(tmp_path, key, env):
+    path = file_with(tmp_path, {key: {"gamma": 0.7, "policy_kwargs": {"core": "lstm"}}})
+    config = config_for(AGENT, env, "lstm", source=path)
+    assert (config.env, config.gamma) == (env, 0.7)
 
 
 @pytest.mark.parametrize("kind", AGENTS, ids=lambda kind: kind.name)

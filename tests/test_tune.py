@@ -20,14 +20,13 @@ from test_scripts_a2c import run_script  # noqa: F401 - a fixture
 pytest.importorskip("optuna")
 
 from mnm_rl.commands.tune import _given
+from mnm_rl.training import study
 from mnm_rl.training.curves import read_curve
 from mnm_rl.training.folder import AGENT, PPO_AGENT
-from mnm_rl.training.rl import search, study
+from mnm_rl.training.rl import search
+from mnm_rl.training.rl import study as rl_study
 from mnm_rl.training.rl.config import CONFIGS, A2CConfig, PPOConfig
 from mnm_rl.training.rl.search import (
-    Choice,
-    FailedTrial,
-    Range,
     area_under_curve,
     chosen_config,
     drawn_from,
@@ -36,16 +35,18 @@ from mnm_rl.training.rl.search import (
     train_trial,
 )
 from mnm_rl.training.rl.settings_files import config_for, find_entry
-from mnm_rl.training.rl.study import (
-    Plan,
+from mnm_rl.training.rl.study import NUMBERS, Plan, best_entry, searched_config
+from mnm_rl.training.study import (
+    Choice,
+    FailedTrial,
+    Range,
+    StoppedTrial,
     Trial,
-    best_entry,
     best_trial,
     open_search,
     read_search,
     read_trials,
     run_search,
-    searched_config,
     write_trials,
 )
 from mnm_rl.updates import NonFiniteError
@@ -260,10 +261,10 @@ def test_trials_below_the_median_are_ended_where_this_is_wanted(tmp_path, monkey
         reward = next(rewards)
         for part in range(1, 6):
             if report(part, reward):
-                raise search.StoppedTrial
+                raise StoppedTrial
         return search.Result(reward, reward, 1, 1.0, 1.0)
 
-    monkeypatch.setattr(study, "train_trial", trial)
+    monkeypatch.setattr(rl_study, "train_trial", trial)
     trials = searched(tmp_path / "search", tiny_plan(prune=True), 2)
     assert [each.state for each in trials] == ["complete", "pruned"]
     rewards = iter([9.0, 1.0])
@@ -274,7 +275,7 @@ def test_trials_below_the_median_are_ended_where_this_is_wanted(tmp_path, monkey
 def test_the_objective_is_the_one_that_is_chosen(tmp_path, monkeypatch):
     results = [(3.0, 1.0), (1.0, 2.0)]
     made = iter(results * 2)
-    monkeypatch.setattr(study, "train_trial", lambda *_: search.Result(*next(made), 1, 1.0, 1.0))
+    monkeypatch.setattr(rl_study, "train_trial", lambda *_: search.Result(*next(made), 1, 1.0, 1.0))
     for objective, best in (("final", 0), ("area", 1)):
         trials = searched(tmp_path / objective, tiny_plan(objective=objective), 2)
         found = best_trial(trials)
@@ -290,7 +291,7 @@ def test_progress_is_reported_in_parts(monkeypatch):
         parts.append(part)
         return part > 12
 
-    with pytest.raises(search.StoppedTrial):
+    with pytest.raises(StoppedTrial):
         train_trial(PPOConfig(**{**TINY, "timesteps": 640}), report=report)
     assert parts == sorted(set(parts))
     assert max(parts[:-1]) <= 12 < parts[-1] <= search.BINS
@@ -306,8 +307,8 @@ def test_the_table_keeps_every_value(tmp_path):
         "env_kwargs": {"a": "b,c"},
         "flag": False,
     }
-    numbers = {name: 1 / 3 for name in study.NUMBERS}
-    nothing = {name: math.nan for name in study.NUMBERS}
+    numbers = {name: 1 / 3 for name in NUMBERS}
+    nothing = {name: math.nan for name in NUMBERS}
     trials = [
         Trial(0, "complete", numbers, "", entry),
         Trial(1, "failed", nothing, 'a "reason", of\nlines', {"policy_kwargs": {"core": "x"}, "extra": [1]}),

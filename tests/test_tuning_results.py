@@ -9,21 +9,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mnm_rl.training.folder import RUN_KINDS
+from mnm_rl.training.folder import RUN_KINDS, SUPERVISED
 from mnm_rl.training.rl.config import config_to_dict
 from mnm_rl.training.rl.settings_files import package_file, read_entries
-from mnm_rl.training.rl.study import (
-    NUMBERS,
-    Trial,
-    best_entry,
-    read_search,
-    read_trials,
-    searched_config,
-    write_trials,
-)
+from mnm_rl.training.rl.study import NUMBERS, Plan, best_entry, searched_config
+from mnm_rl.training.study import Trial, best_trial, read_search, read_trials, write_trials
+from mnm_rl.training.supervised import config as supervised_config
+from mnm_rl.training.supervised import search as supervised_search
 
 ROOT = Path(__file__).parent.parent
 SEARCHES = sorted(path.parent.relative_to(ROOT) for path in (ROOT / "results").rglob("search.json"))
+OF_RUNS = [each for each in SEARCHES if read_search(ROOT / each)["algorithm"] == SUPERVISED.name]
+OF_AGENTS = [each for each in SEARCHES if each not in OF_RUNS]
 
 
 def fault_of_settings(search: Path, file: Path) -> str | None:
@@ -49,7 +46,15 @@ def fault_of_settings(search: Path, file: Path) -> str | None:
     return f"{file.name}, {key} differs in {', '.join(differing)}" if differing else None
 
 
-@pytest.mark.parametrize("search", SEARCHES, ids=str)
+@pytest.mark.parametrize("search", OF_RUNS, ids=str)
+def test_the_settings_of_a_supervised_search_are_those_of_its_best_trial(search):
+    best = best_trial(read_trials(ROOT / search / "trials.csv"), is_minimised=True)
+    assert best is not None
+    found = supervised_search.read_best(ROOT / search / supervised_search.BEST_FILE)
+    assert found == supervised_config.config_from_dict(best.entry)
+
+
+@pytest.mark.parametrize("search", OF_AGENTS, ids=str)
 def test_the_settings_of_the_package_are_the_best_of_the_search(search):
     kind = RUN_KINDS[read_search(ROOT / search)["algorithm"]]
     assert fault_of_settings(ROOT / search, package_file(kind)) is None
@@ -68,13 +73,19 @@ def test_a_search_has_a_page_with_the_command_that_made_it(search, monkeypatch):
     args = tune._parse()
     assert args.out == str(search)
     assert args.trials == len(read_trials(ROOT / search / "trials.csv"))
-    document, plan = read_search(ROOT / search), tune.plan_of(args, words[2:])
-    assert args.algorithm == document["algorithm"]
-    assert (plan.objective, plan.prune) == (document["objective"], document["prune"])
+    document, plan = read_search(ROOT / search), tune.search_of(args, words[2:])
+    assert plan.prune == document["prune"]
+    if isinstance(plan, Plan):
+        assert (args.algorithm, plan.objective) == (document["algorithm"], document["objective"])
     assert set(plan.space) == set(document["space"])
     # Defaults may have changed since; what is given may not.
-    given, found = tune._given(words[2:]), config_to_dict(plan.config)
-    kept = {name for name in found if name in given or name in ("env", "core", "seed")}
+    given = tune._given(words[2:])
+    found = (
+        config_to_dict(plan.config)
+        if isinstance(plan, Plan)
+        else supervised_config.config_to_dict(plan.config)
+    )
+    kept = {name for name in found if name in given or name in ("env", "task", "core", "seed")}
     assert {name: found[name] for name in kept} == {name: document["config"][name] for name in kept}
 
 

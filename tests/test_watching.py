@@ -90,6 +90,13 @@ def test_an_episode_is_recorded_as_it_was_played(core):
         np.testing.assert_array_equal(rewards, episodes.rewards[t])
 
 
+def test_an_agent_with_a_core_for_its_values_is_watched():
+    agent = new_agent(config(separate_critic=True))
+    episodes = watch_episodes(agent, make_env(config(), 2))  # pyright: ignore[reportArgumentType]
+    assert episodes.values.shape == episodes.probabilities.shape[:2] == (HORIZON, 2)
+    np.testing.assert_allclose(episodes.probabilities.sum(-1), 1, rtol=1e-5)
+
+
 def test_the_trace_is_that_of_the_core_and_one_maze_can_be_taken_out():
     agent, episodes = watched()
     assert set(agent.policy.core.trace_names) <= set(episodes.trace.tensors)

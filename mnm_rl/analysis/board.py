@@ -12,7 +12,7 @@ from mnm_rl.analysis.pictures import draw_forgetting, draw_question
 from mnm_rl.analysis.trace import Trace, record
 from mnm_rl.cores.mnm import MNMCore
 from mnm_rl.tasks import Task
-from mnm_rl.training.supervised.model import SequenceModel
+from mnm_rl.training.supervised.model import Model, SequenceModel
 
 SEQUENCES = 16
 STORY_WORDS = 80
@@ -39,7 +39,7 @@ class MemoryBoard:
         task: its task.
     """
 
-    def __init__(self, writer: SummaryWriter, model: SequenceModel, task: Task):
+    def __init__(self, writer: SummaryWriter, model: Model, task: Task):
         self._writer, self._model, self._task = writer, model, task
         self._batch = typical_batch(task, SEQUENCES)
 
@@ -47,7 +47,8 @@ class MemoryBoard:
     def show(self, iteration: int) -> None:
         """Look at the memory as it is now."""
         core = self._model.core
-        if not core.trace_names:
+        # Steps of a memory of sentences are not those of the symbols.
+        if not core.trace_names or not isinstance(self._model, SequenceModel):
             return
         device = next(core.parameters()).device
         trace = record(core, self._model.encoder(self._batch.inputs.to(device)))

@@ -10,6 +10,7 @@ from torch import Tensor
 from mnm_rl.tasks import Batch, PrioritySortTask, Task
 from mnm_rl.tasks.babi import BabiTask
 from mnm_rl.tasks.babi.stories import PLACEHOLDER
+from mnm_rl.tasks.bits import BitTask
 from mnm_rl.tasks.priority_sort import END, PRIORITY
 
 SENTENCE_ENDS = (".", ";", "|")
@@ -20,9 +21,12 @@ def name_steps(task: Task, batch: Batch) -> tuple[str, ...]:
 
     Symbols go by their names, and outside of bAbI a step of the answer by the symbol asked for, in brackets.
     In priority sort a vector goes by its priority, and a step of the answer by the rank that is asked for.
-    Where nothing has a name, steps go by their numbers.
+    In copy and its like, vectors and steps of the answer go by their numbers. Where nothing has a name, steps
+    go by their numbers.
     """
     inputs, targets, asked = batch.inputs[:, 0], batch.targets[:, 0], batch.asked[:, 0].tolist()
+    if isinstance(task, BitTask):
+        return _name_bits(asked)
     if (names := task.symbol_names) is None:
         is_sorting = isinstance(task, PrioritySortTask)
         return _name_vectors(inputs) if is_sorting else tuple(map(str, range(1, len(inputs) + 1)))
@@ -37,6 +41,13 @@ def _name_vectors(inputs: Tensor) -> tuple[str, ...]:
     end = int(inputs[:, END].argmax())
     priorities = [f"{priority:+.2f}" for priority in inputs[:end, PRIORITY].tolist()]
     return (*priorities, "|", *(f"#{rank}" for rank in range(1, len(inputs) - end)))
+
+
+def _name_bits(asked: list[bool]) -> tuple[str, ...]:
+    """A bar at the step before the first of the answer."""
+    first = asked.index(True)
+    shown = map(str, range(1, first))
+    return (*shown, "|", *(f"#{step}" for step in range(1, len(asked) - first + 1)))
 
 
 def question_start(words: tuple[str, ...]) -> int:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mnm_rl.cores import CORES, CoreChoice, MemoryCore, core_name, find_core
-from mnm_rl.training.files import atomic_write
+from mnm_rl.files import atomic_write
 
 FORMAT = "mnm_rl trace 1"
 

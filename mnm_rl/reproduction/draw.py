@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mnm_rl.files import atomic_write
 from mnm_rl.reproduction.collect import Run, chosen, mean_curve, ordered
 from mnm_rl.reproduction.paper import (
     AFTER_62K,
@@ -20,7 +21,6 @@ from mnm_rl.reproduction.paper import (
     MEMORY_WIDTH,
     core_label,
 )
-from mnm_rl.training.files import atomic_write
 
 COLOURS = {
     "mnm-p": "tab:blue",
@@ -30,11 +30,21 @@ COLOURS = {
     "plastic": "tab:red",
     "plastic-homogenous": "tab:purple",
     "gru": "tab:brown",
+    "mnm-p-gated": "navy",
+    "ntm": "tab:pink",
+    "dnc": "tab:olive",
+    "sdnc": "darkgoldenrod",
+    "sam": "limegreen",
+    "fwm": "black",
+    "delta-net": "deeppink",
+    "fast-weights": "slategray",
+    "tpr-rnn": "teal",
+    "entnet": "indigo",
 }
 """The same for a model in every figure."""
 OTHER_COLOURS = (
-    *("tab:pink", "tab:olive", "black", "darkgoldenrod", "teal", "navy"),
-    *("deeppink", "saddlebrown", "slategray", "limegreen", "indigo", "tomato"),
+    *("tomato", "saddlebrown", "gold", "darkgreen", "mediumpurple", "lightsalmon"),
+    *("darkred", "turquoise", "plum", "yellowgreen", "steelblue", "peru"),
 )
 """For cores that have no colour of their own."""
 MAZE_WINDOW = 3200

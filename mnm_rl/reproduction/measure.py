@@ -20,7 +20,7 @@ from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.curves import CurveFile
 from mnm_rl.training.folder import MEASUREMENT, create_run
 from mnm_rl.training.supervised.config import SupervisedConfig
-from mnm_rl.training.supervised.model import SequenceModel
+from mnm_rl.training.supervised.model import Model
 from mnm_rl.training.supervised.trainer import build_model
 
 
@@ -80,7 +80,7 @@ def main(args: Args) -> None:
         )
 
 
-def training_step(model: SequenceModel, symbols: Tensor) -> None:
+def training_step(model: Model, symbols: Tensor) -> None:
     """Forward and backward pass on symbols ``[T, B]``, each of which is also to be predicted."""
     model.zero_grad(set_to_none=True)
     logits, meta_loss, _ = model(symbols)

@@ -13,8 +13,17 @@ LABELS = {
     "mnm-p": "MNM-p",
     "plastic": "Plastic",
     "plastic-homogenous": "Homogenous Plastic",
+    "tpr-rnn": "TPR-RNN",
+    "entnet": "EntNet",
+    "dnc": "DNC",
+    "sdnc": "SDNC",
+    "sam": "SAM",
+    "ntm": "NTM",
+    "fwm": "FWM",
+    "delta-net": "DeltaNet",
+    "fast-weights": "fast weights",
 }
-"""The cores under the paper's names; the GRU, which it does not have, for the same figures."""
+"""The cores under the paper's names, and under those of other papers where it has none."""
 
 
 def core_label(core: str) -> str:

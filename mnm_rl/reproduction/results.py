@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mnm_rl.files import atomic_write
 from mnm_rl.reproduction import draw, tables
 from mnm_rl.reproduction.babi import babi_tables
 from mnm_rl.reproduction.collect import Run, collect, read_document
@@ -15,7 +16,6 @@ from mnm_rl.reproduction.experiments import COMPARISON, Experiment
 from mnm_rl.reproduction.rl.figures import draw_curves, draw_intervals
 from mnm_rl.reproduction.rl.scores import comparison_tables
 from mnm_rl.reproduction.trials import Job
-from mnm_rl.training.files import atomic_write
 from mnm_rl.training.folder import hardware, versions
 
 DRAW = {

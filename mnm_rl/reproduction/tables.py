@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mnm_rl.files import atomic_write
 from mnm_rl.reproduction.collect import Run, chosen, mean_curve, ordered
 from mnm_rl.reproduction.draw import MAZE_WINDOW, measured
 from mnm_rl.reproduction.experiments import SOLVED
 from mnm_rl.reproduction.paper import ALGORITHMIC, MAZE, MAZE_REWARD, core_label
-from mnm_rl.training.files import atomic_write
 
 SPREAD = "± is the standard deviation over runs (that of the numbers themselves, as in the paper's Table 4)."
 

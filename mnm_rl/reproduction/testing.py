@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
+from mnm_rl.files import atomic_write
 from mnm_rl.training.command_line import one_sentence_errors
-from mnm_rl.training.files import atomic_write
 from mnm_rl.training.folder import TEST_FILE
 from mnm_rl.training.supervised.evaluation import evaluate_run
 

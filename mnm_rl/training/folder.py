@@ -1,9 +1,13 @@
 """What a run's folder holds. Everything needed to go on, or to look back; whoever needs a file asks here.
 
+::
+
     config.json      what the run is, the changes since it began, and the software and hardware it began on
     checkpoint.*     where it is: .pt (supervised: tensors and plain values), .zip (an agent, as
                      Stable-Baselines3 saves it); written at the start, every few minutes and at the end
     best.pt          supervised: the parameters with the lowest validation error, without the optimizer
+    model/           of an agent whose checkpoint was removed to save space (``save-pretrained --in-place``):
+                     its parameters as a model (:mod:`mnm_rl.model_files.folder`). It does not go on.
     *.csv            its curves, a row at a time
     events.*         the same numbers, and pictures, for TensorBoard
     test.json        supervised, in experiments: errors on the test set
@@ -31,13 +35,16 @@ from typing import Any
 
 import torch
 
+from mnm_rl.files import atomic_write
+from mnm_rl.model_files.folder import WEIGHTS_FILE, is_model, read_config, read_tensors
 from mnm_rl.training.curves import check_curve
-from mnm_rl.training.files import atomic_write, check_writable_directory
+from mnm_rl.training.files import check_writable_directory
 from mnm_rl.training.locks import LOCK_FILE
 from mnm_rl.training.options import flat
 
 CONFIG_FILE = "config.json"
 TEST_FILE = "test.json"
+MODEL_FOLDER = "model"
 PACKAGES = ("mnm-rl", "torch", "numpy", "gymnasium", "stable-baselines3", "minigrid")
 
 
@@ -84,13 +91,17 @@ class RunKind:
         """The file to evaluate.
 
         Args:
-            run: the run's folder, for the best parameters, or the last ones if there are no best ones; or a
-                file, which is then meant itself.
+            run: the run's folder, for the best parameters, or the last ones if there are no best ones; that
+                of a model (:mod:`mnm_rl.model_files.folder`); or a file, which is then meant itself.
         """
         if not run.is_dir():
             return run
         if self.best is not None and os.path.lexists(run / self.best):
             return run / self.best
+        if not os.path.lexists(run / str(self.checkpoint)):
+            for folder in (run, run / MODEL_FOLDER):
+                if is_model(folder):
+                    return folder / WEIGHTS_FILE
         return self.checkpoint_of(run)
 
 
@@ -146,6 +157,8 @@ def open_run(directory: Path, kind: RunKind, trusted: bool = False) -> dict[str,
     found, config = read_kind(directory, trusted)
     if found is not kind:
         raise ValueError(f"{directory} holds a run of kind {found.name}, not {kind.name}.")
+    if kind.checkpoint is not None and kind.parameters(directory).name == WEIGHTS_FILE:
+        raise ValueError(f"{directory} holds a model; a run cannot go on from it, its optimizer is not kept.")
     check_writable_directory(directory)
     return config
 
@@ -218,6 +231,8 @@ def read_run(directory: Path) -> dict[str, Any]:
         raise ValueError(f"There is no run in {directory}: {path} cannot be read.") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}.") from error
+    if is_model(directory) and isinstance(document, dict) and "config" not in document:
+        raise ValueError(f"The model in {directory} does not say which run it is of, nor where it plays.")
     if not isinstance(document, dict) or not isinstance(document.get("config"), dict):
         raise ValueError(f"{path} is not the config of a run.")
     if not isinstance(document.get("kind"), str):
@@ -304,6 +319,8 @@ def load_state(path: Path, needed: Collection[str] = ("config", "model")) -> dic
     """
     if not os.path.lexists(path):
         raise ValueError(f"There is no checkpoint at {path}.")
+    if path.name == WEIGHTS_FILE:
+        return _model_state(path.parent)
     try:
         _check_zip(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -328,6 +345,13 @@ def load_state(path: Path, needed: Collection[str] = ("config", "model")) -> dic
             f"{path} is not the checkpoint that is needed: it lacks {', '.join(lacking)}; it has {has}."
         )
     return state
+
+
+def _model_state(folder: Path) -> dict[str, Any]:
+    """A model's folder in the form of a checkpoint."""
+    config = read_config(folder)
+    tensors = {name: torch.from_numpy(array) for name, array in read_tensors(folder, config).items()}
+    return {"config": config.get("config"), "model": tensors, "task": config.get("task") or {}}
 
 
 def _check_zip(path: Path) -> None:

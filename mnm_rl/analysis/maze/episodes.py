@@ -117,8 +117,7 @@ def _look_inside(
     tensor = torch.as_tensor(observations, device=agent.device)
     features: Any = policy.extract_features(tensor.flatten(0, 1))
     output = policy.core(features.unflatten(0, tensor.shape[:2]), record=True)
-    logits = policy.action_net(policy.mlp_extractor.forward_actor(output.outputs))
-    values = policy.value_net(policy.mlp_extractor.forward_critic(output.outputs)).squeeze(-1)
+    logits, values = policy.action_parameters(output.outputs), policy.values(output.outputs)
     tensors = {**(output.trace or {}), "meta_loss": output.meta_loss}
     trace = Trace({name: tensor.cpu() for name, tensor in tensors.items()}, {"core": policy.core_name})
     return logits.softmax(-1).cpu().numpy(), values.cpu().numpy(), trace

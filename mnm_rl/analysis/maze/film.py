@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from mnm_rl.agents.masks import MaskedPlayer
 from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from mnm_rl.envs import MazeVecEnv, render_frame
-from mnm_rl.training.files import atomic_write
+from mnm_rl.files import atomic_write
 
 TRAIL = 25
 """Steps of the agent's path that a frame of the maze shows."""

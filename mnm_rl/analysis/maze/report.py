@@ -15,7 +15,8 @@ from mnm_rl.analysis.maze.figures import draw_goal_similarity, draw_paths
 from mnm_rl.analysis.maze.film import save_animation
 from mnm_rl.analysis.maze.numbers import describe_finds, describe_similarities
 from mnm_rl.envs import MazeVecEnv
-from mnm_rl.training.files import atomic_write, check_writable_directory
+from mnm_rl.files import atomic_write
+from mnm_rl.training.files import check_writable_directory
 from mnm_rl.training.folder import AGENTS, read_kind
 from mnm_rl.training.options import check_seed
 from mnm_rl.training.rl.agent import check_same_spaces, make_agent, read_agent

@@ -16,6 +16,10 @@ REFERENCE = "mnm-p"
 TOLERANCE = 0.02
 """Numbers of parameters count as equal within this fraction."""
 SMALL_MNM: dict[str, Any] = {"key_size": 32, "value_size": 32, "memory_widths": [32, 32]}
+GATED_DELTA_NET: dict[str, Any] = {
+    **{"layers": 2, "heads": 2, "key_size": 32, "value_size": 32},
+    **{"forgetting": "head", "output_gate": True},
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ CONTENDERS: dict[str, Contender] = {
     "mnm-g": Contender(SMALL_MNM),
     "lstm": Contender(),
     "gru": Contender(),
+    "fwm": Contender({"entity_size": 16, "relation_size": 16}),
+    "delta-net": Contender(GATED_DELTA_NET),
 }
 """Name of a core -> what takes part of it. A further core is a further line."""
 CONTRIB = "sb3-contrib"

@@ -41,7 +41,7 @@ class Entry:
     program: ProgramName
     core_settings: Mapping[str, Any]
     searched: Mapping[str, Any]
-    """Settings of this core alone, which take the place of those that all share."""
+    """Settings of this core, which take the place of those that all share."""
 
 
 def make_comparison(
@@ -80,22 +80,22 @@ def settings_of(row: Environment, scale: str) -> dict[str, Any]:
     return settings | (SMOKE_SETTINGS if scale == "smoke" else {})
 
 
-def searched_settings(row: Environment) -> dict[str, dict[str, Any]]:
-    """Core -> its settings in the package's file, if every core has some there: searched alike, for each.
+def searched_settings(env: str, core: str) -> dict[str, Any]:
+    """What the package's file has for an environment and a core, without the core itself and the length.
 
-    Where one has none, all share the settings of the row.
+    Nothing, where no search has been made: such a run has the settings that all share.
     """
-    found = {core: find_entry(PPO_AGENT, row.id, core) for core in CONTENDERS}
-    if not all(found.values()):
-        return {}
-    return {
-        core: {name: value for name, value in entry.settings.items() if name not in NOT_SEARCHED}
-        for core, entry in found.items()
-        if entry is not None
-    }
+    entry = find_entry(PPO_AGENT, env, core)
+    return {} if entry is None else {name: entry.settings[name] for name in entry.settings.keys() - ELSEWHERE}
 
 
-NOT_SEARCHED = ("core", "core_settings", "timesteps")
+ELSEWHERE = {"core", "core_settings", "timesteps"}
+
+
+def is_searched(trial: Trial) -> bool:
+    """Whether a trial has settings that were searched for its core."""
+    searched = searched_settings(str(trial.settings["env"]), trial.core)
+    return bool(searched) and searched.items() <= trial.settings.items()
 
 
 def _chosen(what: str, names: Collection[str], known: Sequence[str]) -> list[str]:
@@ -107,7 +107,9 @@ def _chosen(what: str, names: Collection[str], known: Sequence[str]) -> list[str
 
 def _entries(row: Environment, scale: str, cores: Collection[str]) -> Iterator[Entry]:
     settings = settings_of(row, scale)
-    searched = searched_settings(row) if scale != "smoke" else {}
+
+    def searched(core: str) -> dict[str, Any]:
+        return searched_settings(row.id, core) if scale != "smoke" else {}
 
     def count(core: str, width: int) -> int:
         core_settings = CONTENDERS[core].at(width)
@@ -117,7 +119,7 @@ def _entries(row: Environment, scale: str, cores: Collection[str]) -> Iterator[E
     for core, contender in CONTENDERS.items():
         if core not in cores:
             continue
-        own = searched.get(core, {})
+        own = searched(core)
         if are_equal(count(core, contender.width), wanted):
             yield Entry(core, BOTH, "ppo", contender.at(contender.width), own)
             continue
@@ -126,7 +128,7 @@ def _entries(row: Environment, scale: str, cores: Collection[str]) -> Iterator[E
         yield Entry(core, PARAMETERS, "ppo", contender.at(width), own)
     if CONTRIB in cores and row.name in CONTRIB_ENVIRONMENTS:
         lstm = CONTENDERS["lstm"]
-        yield Entry("lstm", CONTRIB, CONTRIB, lstm.at(lstm.width), searched.get("lstm", {}))
+        yield Entry("lstm", CONTRIB, CONTRIB, lstm.at(lstm.width), searched("lstm"))
 
 
 def _trial(row: Environment, entry: Entry, seed: int, scale: str) -> Trial:

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from mnm_rl.files import atomic_write
 from mnm_rl.reproduction.collect import Run
 from mnm_rl.reproduction.draw import core_colour
 from mnm_rl.reproduction.rl.cores import CONTRIB
@@ -28,7 +29,6 @@ from mnm_rl.reproduction.rl.scores import (
     ordered_environments,
     rewards,
 )
-from mnm_rl.training.files import atomic_write
 
 COLUMNS = 4
 PLACES = 100

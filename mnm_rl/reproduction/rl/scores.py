@@ -15,7 +15,7 @@ from mnm_rl.reproduction.paper import core_label
 from mnm_rl.reproduction.rl.contrib import count_contrib_parameters
 from mnm_rl.reproduction.rl.cores import CONTRIB, count_parameters
 from mnm_rl.reproduction.rl.environments import ENVIRONMENTS, Environment
-from mnm_rl.reproduction.rl.experiment import BOTH, PARAMETERS, WIDTH
+from mnm_rl.reproduction.rl.experiment import BOTH, PARAMETERS, WIDTH, is_searched
 from mnm_rl.reproduction.tables import Table
 
 Array = NDArray[np.float64]
@@ -212,7 +212,7 @@ def _normalised(group: Group) -> Array:
 def score_table(groups: Sequence[Group]) -> Table:
     """A row for each group, and one for each published number."""
     columns = [
-        *("environment", "core", "equal", "parameters", "runs", "steps"),
+        *("environment", "core", "equal", "parameters", "settings", "runs", "steps"),
         *("score", "95% interval", "best", "95% interval of best", "steps/s", "hours"),
     ]
     rows: list[Sequence[str]] = []
@@ -223,7 +223,7 @@ def score_table(groups: Sequence[Group]) -> Table:
         for mark in environment.published:
             steps = f"{mark.timesteps:,}"
             rows.append(
-                [environment.name, mark.who, "", "", "", steps, f"{mark.score:g}", *[""] * 5],
+                [environment.name, mark.who, "", "", "", "", steps, f"{mark.score:g}", *[""] * 5],
             )
     sources = ordered([mark.source for row in ordered_environments(groups) for mark in row.published])
     return Table(
@@ -234,6 +234,8 @@ def score_table(groups: Sequence[Group]) -> Table:
             f"Score: mean reward of the training episodes that ended in the last {LAST:.0%} of the steps; "
             f"best: the highest mean over any {LAST:.0%} of them. Both as interquartile means over runs with "
             "stratified bootstrap intervals; steps/s and hours are means over runs.",
+            "Settings: searched for the core (sb3-contrib has those of our LSTM), or shared by all cores for "
+            "which none were.",
             "Rows without a number of runs are published, at the steps that stand there: "
             f"{'; '.join(sources)}. They are the best means in training (POPGym) or means of evaluations (RL "
             "Zoo), of networks of other sizes.",
@@ -256,6 +258,7 @@ def _score_row(group: Group) -> list[str]:
         group.core_label,
         EQUAL[group.variant],
         "" if size is None else f"{size:,}",
+        "searched" if all(is_searched(run.trial) for run in group.runs) else "shared",
         count,
         f"{max(run.trial.length for run in group.runs):,}",
         *_cells(interval_of(group, final_score)),

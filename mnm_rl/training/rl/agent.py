@@ -18,6 +18,7 @@ from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from mnm_rl.agents.ppo import RecurrentPPO
 from mnm_rl.agents.processes import seed_envs
 from mnm_rl.agents.resumable import check_processes
+from mnm_rl.model_files.folder import WEIGHTS_FILE
 from mnm_rl.training.folder import AGENT, PPO_AGENT, RunKind, check_changes, open_run
 from mnm_rl.training.options import plain
 from mnm_rl.training.rl.config import CHANGEABLE, AgentConfig, config_from_dict, config_to_dict
@@ -74,7 +75,7 @@ def read_agent(
     """The agent of a run, to be looked at.
 
     Args:
-        run: the run's folder, or a checkpoint in it.
+        run: the run's folder, or a checkpoint in it; or the folder of a model.
         config: the run.
         device: where the policy runs.
         trusted: whether the file may run code, as Stable-Baselines3's files can.
@@ -83,7 +84,11 @@ def read_agent(
         ValueError: the checkpoint is missing, damaged, of another core, or holds what only a trusted one may.
     """
     path = config.kind.parameters(run)
-    agent = ALGORITHMS[config.kind.name].load(path, device=device, core=config.core, trusted=trusted)
+    algorithm = ALGORITHMS[config.kind.name]
+    if path.name == WEIGHTS_FILE:
+        agent = algorithm.from_pretrained(path.parent, device=device, trusted=trusted)
+    else:
+        agent = algorithm.load(path, device=device, core=config.core, trusted=trusted)
     _check_core_settings(agent, config, path)
     return agent
 

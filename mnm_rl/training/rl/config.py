@@ -107,6 +107,8 @@ class AgentConfig(EnvConfig):
     0: none."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.env, str):
+            raise ValueError(f"env must be a text, the id of an environment, got {self.env!r}.")
         for name, value in self._defaults.items():
             if name not in LATER and getattr(self, name) is None:
                 object.__setattr__(self, name, value)

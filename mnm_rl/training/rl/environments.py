@@ -13,20 +13,22 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from mnm_rl.agents.arguments import one_line
 from mnm_rl.agents.flattening import flattened
+from mnm_rl.agents.spaces import check_kinds
 from mnm_rl.agents.wrappers import PreviousActionReward
 from mnm_rl.envs import MazeRules, MazeVecEnv
 from mnm_rl.sizes import check_fits
 from mnm_rl.training.options import parse_json_object
 from mnm_rl.training.rl.custom_wrappers import MakeWrapped, find_wrapper, try_wrappers
 from mnm_rl.training.rl.minigrid import Mission, SymbolicVector, is_minigrid
+from mnm_rl.training.rl.own_environments import EnvironmentFault, NamedFaults, NamedSubprocVecEnv
 from mnm_rl.training.rl.tabulated import TabulatedVecEnv, can_be_tabulated, tabulate
 from mnm_rl.updates import process_share
 
-MAZE_ID = re.compile(r"^(?:mnm_rl:)?MNMMaze-(\d+)x(\d+)$")
+MAZE_ID = re.compile(r"^(?:mnm_rl:)?MNMMaze-(\d+)x(\d+)(?:-v0)?$")
 
 MODULES = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid", "popgym-": "popgym"}
 """How ids begin -> the module that registers them."""
@@ -107,6 +109,13 @@ def is_maze(env_id: str) -> bool:
     return MAZE_ID.match(env_id) is not None
 
 
+def ids_of(env_id: str) -> list[str]:
+    """All ids that mean the same environment, the given one first: without its module, the maze's alias."""
+    bare = env_id.rpartition(":")[2]
+    alias = bare.removesuffix("-v0")
+    return list(dict.fromkeys((env_id, bare, *((alias, f"{alias}-v0") if is_maze(bare) else ()))))
+
+
 def maze_arguments(config: EnvConfig) -> dict[str, Any]:
     """Arguments of the maze: size from the id, previous action observed unless the config says otherwise."""
     match = MAZE_ID.match(config.env)
@@ -171,9 +180,12 @@ def _separate(config: EnvConfig, n_envs: int) -> VecEnv:
                 "reward_scale": config.reward_scale,
                 "mission": config.mission,
                 "direction": config.direction,
+                "name": config.env,
             },
-            vec_env_cls=SubprocVecEnv if config.subprocesses else DummyVecEnv,
+            vec_env_cls=NamedSubprocVecEnv if config.subprocesses else DummyVecEnv,
         )
+    except EnvironmentFault:
+        raise
     # Environments check their arguments each in its own way, or not at all.
     except Exception as error:
         reason = (str(error) or type(error).__name__).rstrip(".")
@@ -238,11 +250,13 @@ def _wrap(
     reward_scale: float,
     mission: Mission | None,
     direction: bool | None,
+    name: str,
 ) -> gymnasium.Env:
     """Called around the monitor, which therefore sees the rewards as they are."""
     if multiprocessing.parent_process() is not None:
         # Ctrl-C reaches all processes; the parent still needs this one to finish its update.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    env = NamedFaults(env, name)
     if reward_scale != 1:
         env = gymnasium.wrappers.TransformReward(env, lambda reward: reward_scale * float(reward))
     if is_minigrid(env):
@@ -250,7 +264,10 @@ def _wrap(
     elif mission is not None or direction is not None:
         raise ValueError("mission and direction are options of MiniGrid's environments")
     env = flattened(env)
-    return DropObservations(env, dropped) if dropped else env
+    if dropped:
+        env = DropObservations(env, dropped)
+    check_kinds(env.observation_space, env.action_space)
+    return env
 
 
 class DropObservations(gymnasium.ObservationWrapper):

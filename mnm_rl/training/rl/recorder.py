@@ -14,8 +14,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from mnm_rl.agents.processes import gathered, wait_for_all
+from mnm_rl.files import atomic_write
 from mnm_rl.training.curves import CurveFile, mean
-from mnm_rl.training.files import atomic_write
 from mnm_rl.training.folder import AGENT
 from mnm_rl.training.rl.agent import updates_made
 from mnm_rl.updates import process_share

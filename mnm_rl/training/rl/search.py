@@ -6,7 +6,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from stable_baselines3.common.callbacks import BaseCallback
@@ -17,7 +16,9 @@ from mnm_rl.training.folder import AGENT, PPO_AGENT
 from mnm_rl.training.rl.agent import make_agent
 from mnm_rl.training.rl.config import AgentConfig
 from mnm_rl.training.rl.environments import make_env
+from mnm_rl.training.rl.own_environments import EnvironmentFault
 from mnm_rl.training.rl.recorder import LinearSettings
+from mnm_rl.training.study import Choice, FailedTrial, Range, Space, StoppedTrial, inside, rounded
 from mnm_rl.updates import NonFiniteError
 
 Objective = Literal["final", "area"]
@@ -26,27 +27,6 @@ LAST_SHARE = 0.2
 BINS = 20
 """Equal parts of the steps, whose mean rewards make the area under the curve; a trial that is not promising
 may be ended after any of them."""
-DIGITS = 3
-"""Significant ones of a number that is drawn."""
-
-
-@dataclass(frozen=True)
-class Range:
-    """Numbers between two ends, drawn evenly, or evenly on a logarithmic scale."""
-
-    low: float
-    high: float
-    log: bool = False
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of a few values."""
-
-    values: tuple[Any, ...]
-
-
-Space = Mapping[str, Range | Choice]
 
 BOTH: Space = {
     "learning_rate": Range(1e-4, 1e-2, log=True),
@@ -102,8 +82,8 @@ def search_space(config: AgentConfig, fixed: Collection[str] = ()) -> dict[str, 
 
 
 def chosen_config(config: AgentConfig, drawn: Mapping[str, Any]) -> AgentConfig:
-    """The run with what was drawn from its space, numbers rounded to :data:`DIGITS`."""
-    values = {name: _rounded(value) for name, value in drawn.items()}
+    """The run with what was drawn from its space, its numbers rounded."""
+    values = {name: rounded(value) for name, value in drawn.items()}
     count = values.pop("minibatches", None)
     chosen = dataclasses.replace(config, **values)
     if count is not None:
@@ -115,25 +95,12 @@ def drawn_from(config: AgentConfig, space: Space) -> dict[str, Any]:
     """A run's own settings as a draw from a space, as far as they lie in it."""
     values = {name: getattr(config, name, None) for name in space}
     values |= {"gamma": config.discount, "n_steps": config.rollout_steps, "minibatches": None}
-    found = {}
-    for name, each in space.items():
-        value = values[name]
-        if isinstance(each, Choice):
-            inside = any(value == one and type(value) is type(one) for one in each.values)
-        else:
-            inside = isinstance(value, int | float) and each.low <= value <= each.high
-        if inside:
-            found[name] = value
-    return found
+    return inside(space, values)
 
 
 def _those(dimension: Range | Choice, fits: Callable[[Any], bool]) -> Choice:
     assert isinstance(dimension, Choice)
     return Choice(tuple(filter(fits, dimension.values)))
-
-
-def _rounded(value: Any) -> Any:
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 class Result(NamedTuple):
@@ -152,14 +119,6 @@ class Result(NamedTuple):
     def value(self, objective: Objective) -> float:
         """What the search makes as large as it can."""
         return self.final if objective == "final" else self.area
-
-
-class FailedTrial(Exception):
-    """A trial whose training cannot be judged; the search goes on without it."""
-
-
-class StoppedTrial(Exception):
-    """A trial that is not worth going on with."""
 
 
 Episode = tuple[int, float]
@@ -196,6 +155,8 @@ def train_trial(
         begun = time.monotonic()
         try:
             agent.learn(total, [recorder, settings], log_interval=total + 1)
+        except EnvironmentFault:
+            raise
         except (NonFiniteError, ValueError) as error:  # torch's distributions refuse NaN by a ValueError
             raise FailedTrial(" ".join(str(error).split())) from error
         ended = time.monotonic()

@@ -22,6 +22,7 @@ from mnm_rl.field_types import check_field_types
 from mnm_rl.training.folder import RunKind
 from mnm_rl.training.options import plain
 from mnm_rl.training.rl.config import CONFIGS, AgentConfig
+from mnm_rl.training.rl.environments import ids_of
 
 PACKAGE, NONE = "package", "none"
 """Where settings come from, if not from a file of the user's own: the package's file, or nowhere."""
@@ -121,6 +122,18 @@ def config_for(kind: RunKind, env: str, core: str | None = None, source: str = P
     return CONFIGS[kind.name](env=env, **settings)
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, of which YAML readers take the last."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """See base class."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        if repeated := next((key for key in keys if keys.count(key) > 1), None):
+            line = node.start_mark.line + 1
+            raise yaml.YAMLError(f"{repeated} is there twice in what begins at line {line}")
+        return super().construct_mapping(node, deep)
+
+
 def read_entries(file: Path) -> dict[str, dict[str, Any]]:
     """All entries of a file, as they are written there.
 
@@ -128,7 +141,7 @@ def read_entries(file: Path) -> dict[str, dict[str, Any]]:
         ValueError: the file cannot be read, or is something else.
     """
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        found = yaml.load(file.read_text(encoding="utf-8"), _UniqueKeys)
     except OSError as error:
         raise ValueError(f"The settings {file} cannot be read: {error.strerror or error}.") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
@@ -141,7 +154,9 @@ def read_entries(file: Path) -> dict[str, dict[str, Any]]:
             f"The settings {file} must have entries by ids of environments, got {repr(found)[:80]}."
         )
     for key, entry in found.items():
-        if not isinstance(key, str) or not isinstance(entry, dict):
+        if not isinstance(key, str):
+            raise ValueError(f"{file}: the id of an environment must be a text, got {key!r}.")
+        if not isinstance(entry, dict):
             raise ValueError(
                 f"{file}, {key}: an entry must have settings by their names, got {repr(entry)[:80]}."
             )
@@ -261,7 +276,7 @@ def _find(
     file: Path, entries: Mapping[str, dict[str, Any]], env: str, core: str | None
 ) -> tuple[str, str] | None:
     """Key and core of the entry for an environment and a core."""
-    for name in dict.fromkeys((env, env.rpartition(":")[2], "default")):
+    for name in (*ids_of(env), "default"):
         named = _core_of(file, name, entries[name]) if name in entries else None
         wanted = core or named or DEFAULT_CORE
         if (key := f"{name}/{wanted}") in entries:

@@ -1,4 +1,4 @@
-"""MiniGrid-Memory from tables: the same episodes as the environment's own, at a hundredth of its time.
+"""MiniGrid-Memory from tables: the same episodes as the environment's own, many times as fast.
 
 Nothing in MiniGrid-Memory moves but the agent: pick up acts as toggle there, and toggle does nothing to a
 key or a ball. So an episode is one of a few layouts, of which the random numbers of a reset choose one, and
