@@ -1141,7 +1141,8 @@ def wrong_values(config: type) -> Iterator[tuple[str, object]]:
         kinds = [kind for kind in (bool, float, int) if re.search(rf"\b{kind.__name__}\b", hint)]
         kind = dict if "Mapping" in hint else kinds[0] if kinds else str
         for value in BY_KIND[kind]:
-            if not (value is None and optional):
+            is_allowed = (value is None and optional) or (value == [] and "tuple" in hint)
+            if not is_allowed:
                 yield each.name, value
 
 
@@ -1936,16 +1937,16 @@ def training_calls() -> Iterator[tuple[str, Callable[[], object], str]]:
         "reward_scale": (0, NAN, "x", None),
         "subprocesses": ("x", 5, None),
         "previous_action": ("x", 5),
-        "n_envs": (0, "x", 1.5, None, True),
+        "n_envs": (0, "x", 1.5, True),  # None is that of the environment, here and below
         "episodes": (0, "x", 1.5),
         "timesteps": (0, "x", 1.5),
         "gamma": (2, NAN, "x"),
-        "schedule": ("x", None),
+        "schedule": ("x", 5),
         "entropy_kind": ("x", 5),
         "seed": (-1, "x", 1.5, None, 2**70),
         "core": (None, 5, "x"),
         "core_settings": (None, "x", {"nonsense": 1}),
-        "normalize_advantage": ("x", 5, None),
+        "normalize_advantage": ("x", 5),
         "bootstrap_time_limit": ("x", 5),
         "watch_every": (-1, "x", 1.5),
     }.items():

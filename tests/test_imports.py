@@ -8,6 +8,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "text_tables": set(),
+    "files": set(),
+    "model_files": {"files"},
     "caches": set(),
     "updates": set(),
     "field_types": set(),
@@ -19,12 +21,14 @@ MAY_IMPORT = {
     "testing": {"cores"},
     "envs": {"sizes"},
     "tasks": {"caches", "text_tables"},
-    "agents": {"cores", "sizes", "updates"},
+    "agents": {"cores", "files", "model_files", "sizes", "state_dicts", "updates"},
     "training": {
         "agents",
         "cores",
         "envs",
         "field_types",
+        "files",
+        "model_files",
         "sizes",
         "state_dicts",
         "tasks",
@@ -32,10 +36,16 @@ MAY_IMPORT = {
         "updates",
     },
     "analysis": {
-        *("agents", "cores", "envs", "kernels", "memory", "sizes", "tasks", "text_tables", "training"),
+        *("agents", "cores", "envs", "files", "kernels", "memory", "sizes", "tasks", "text_tables"),
+        "training",
     },
-    "reproduction": {"cores", "tasks", "text_tables", "training"},
-    "commands": {"agents", "analysis", "cores", "envs", "reproduction", "tasks", "text_tables", "training"},
+    "reproduction": {"cores", "files", "tasks", "text_tables", "training"},
+    "pretrained": {"agents", "model_files", "training"},
+    "player": {"agents", "model_files", "pretrained"},
+    "commands": {
+        *("agents", "analysis", "cores", "envs", "files", "kernels", "model_files", "pretrained"),
+        *("reproduction", "tasks", "text_tables", "training"),
+    },
     "scripts": {"commands"},
 }
 """Room -> the rooms that it knows. `mnm_rl/__init__.py` and `__main__.py` stand outside."""

@@ -119,7 +119,7 @@ def test_a_preset_and_what_goes_before_it(run_script, tmp_path):
     assert run_script("train_a2c", *arguments, "--log-dir", tmp_path / "run")[0] == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
     assert {name: config[name] for name in PRESETS["soonest"]} == {**PRESETS["soonest"], "episodes": 4}
-    assert config["core_settings"] == {"hidden_size": 8}
+    assert config["core_settings"] == {"hidden_size": 8, "forget_bias": None}
     refused = run_script("train_a2c", "--preset", "soonest", "--resume", tmp_path / "run")
     assert (refused[0], refused[2].count("\n")) == (2, 1)
     assert "A preset is for a new run" in refused[2]
@@ -317,7 +317,7 @@ def test_runs_that_cannot_go_on(train, run_script, tmp_path):
         assert "checkpoint.zip is incomplete or damaged" in err
     (run / "checkpoint.zip").write_bytes(whole)
     document = json.loads((run / "config.json").read_text())
-    document["config"]["core"] = "gru"
+    document["config"] |= {"core": "gru", "core_settings": {"hidden_size": 8}}
     (run / "config.json").write_text(json.dumps(document))
     status, _, err = run_script(train, "--resume", run)
     assert status == 2

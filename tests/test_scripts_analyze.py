@@ -14,6 +14,7 @@ from test_babi import FOLDER, make_files
 from mnm_rl.analysis import Trace, record, similarities
 from mnm_rl.analysis.episodes import make_episode
 from mnm_rl.analysis.supports import support_shares, supporting_sentences
+from mnm_rl.cores import CORES
 from mnm_rl.tasks.babi import BabiTask
 from mnm_rl.tasks.babi.files import VARIABLE
 from mnm_rl.training.folder import AGENT, SUPERVISED, RunKind, create_run
@@ -23,8 +24,14 @@ from mnm_rl.training.rl.config import config_to_dict as a2c_to_dict
 from mnm_rl.training.rl.environments import make_env
 from mnm_rl.training.supervised.config import SupervisedConfig, config_to_dict
 from mnm_rl.training.supervised.evaluation import load_run
+from mnm_rl.training.supervised.model import SequenceModel
 from mnm_rl.training.supervised.trainer import SupervisedTrainer
 
+CORES_TO_LOOK_INTO = [
+    name
+    for name, (kind, _) in CORES.items()
+    if {"read_values", "write_values", "write_keys"} <= {*kind.trace_names}
+]
 TINY = SupervisedConfig(
     task="babi",
     task_options={"tasks": "1,8"},
@@ -166,6 +173,7 @@ def test_shares_of_supporting_sentences(analyze, runs):
         top = int(cosines.argmax())
         found.append(episode.words[:top].count(".") in supports)
         answers.append(episode.words[top] == ["yes", "no"][number])
+    assert isinstance(model, SequenceModel)
     shares = support_shares(model, task, 1, 100)
     assert (shares.questions, shares.found, shares.answer_word) == (2, np.mean(found), np.mean(answers))
     assert (shares.chance, shares.last) == (0.5, 0.5)
@@ -181,7 +189,7 @@ def test_shares_of_supporting_sentences(analyze, runs):
         (
             "lstm",
             [],
-            "The core lstm has no memory; cores to look into: mnm-p, mnm-g, mnm-p-gated, lstm-salu.",
+            f"The core lstm has no memory; cores to look into: {', '.join(CORES_TO_LOOK_INTO)}.",
         ),
         ("mnm", ["--story", 99], "There is no story 99 in the test set; its stories are 1 to "),
         ("mnm", ["--story", 0], "There is no story 0 in the test set; its stories are 1 to "),

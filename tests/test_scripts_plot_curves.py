@@ -4,6 +4,7 @@ import importlib
 from pathlib import Path
 
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from mnm_rl.training.command_line import one_sentence_errors
@@ -44,6 +45,21 @@ def test_averages_marks_and_ends_are_printed(plot, tmp_path):
         "5.0 at 20, passes 15 at 30, ends with 40.0 at 40",
     ]
     assert Image.open(picture).width > 700
+
+
+def test_no_two_of_twenty_curves_look_alike(plot, tmp_path, monkeypatch):
+    runs = [write_run(tmp_path / f"run{number}", "10,0\n20,10\n") for number in range(20)]
+    drawn = []
+    draw = Axes.plot
+
+    def note(self, *args, **kwargs):
+        lines = draw(self, *args, **kwargs)
+        drawn.extend((line.get_color(), line.get_linestyle()) for line in lines)
+        return lines
+
+    monkeypatch.setattr(Axes, "plot", note)
+    assert plot(*runs, "--out", tmp_path / "curves.png")[0] == 0
+    assert len(set(drawn)) == len(drawn) == 20
 
 
 def test_bad_input_is_one_sentence(plot, tmp_path):

@@ -120,6 +120,18 @@ def read_csv(path: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
+def test_other_cores_beside_the_papers(reproduce, tmp_path):
+    words = ("--scale", "smoke", "--out", tmp_path, "--workers", 2, "--cores", "mnm-p,ntm,fwm")
+    status, _, err = reproduce("figure4", *words)
+    assert status == 0, err
+    rows = read_csv(tmp_path / "figure4-smoke" / "figure4.csv")
+    assert {"MNM-p", "NTM", "FWM"} <= {cell for row in rows for cell in row}
+    status, _, _ = reproduce("figure4", *words[:4], "--cores", "mnm-p,ntm", "--draw-only")
+    assert status == 0
+    rows = read_csv(tmp_path / "figure4-smoke" / "figure4.csv")
+    assert "FWM" not in {cell for row in rows for cell in row}, "what is drawn is what was chosen"
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_smoke(name, reproduce, tmp_path):
     status, out, err = reproduce(name, "--scale", "smoke", "--out", tmp_path, "--workers", 2)
@@ -131,7 +143,10 @@ def test_smoke(name, reproduce, tmp_path):
         assert (directory / file).stat().st_size > 0
     assert Image.open(directory / f"{name}.png").width > 700
     cells = " ".join(cell for row in read_csv(directory / f"{name}.csv") for cell in row)
-    models = {"figure6": ("MNM-p", "LSTM", "Plastic", "Homogenous Plastic")}
+    models = {
+        "figure6": ("MNM-p", "LSTM", "Plastic", "Homogenous Plastic"),
+        "table1": ("MNM-p", "MNM-g", "LSTM+SALU", "LSTM", "TPR-RNN", "EntNet", "DNC", "SDNC"),
+    }
     for model in models.get(name, ("MNM-p", "MNM-g", "LSTM+SALU", "LSTM")):
         assert model in cells
     about = json.loads((directory / "about.json").read_text())
@@ -228,7 +243,14 @@ def test_real_processes_and_ctrl_c(tmp_path):
         (("figure2", "--workers", "0"), "workers must be at least 1, got 0."),
         (("figure3", "--ray-address", "auto"), "figure3 measures time on this machine, so it takes no --ray"),
         (("figure2", "--draw-only"), "There are no runs with any numbers in"),
-        (("figure2", "--cores", "lstm"), "environments and cores are options of rl, not of figure2."),
+        (("figure2", "--environments", "lstm"), "environments is an option of rl, not of figure2."),
+        (("figure2", "--cores", "lstm,gpt"), "Unknown core 'gpt'"),
+        (("figure2", "--cores", "lstm,lstm"), "The core lstm is given twice."),
+        (("figure3", "--cores", "entnet"), "The core entnet reads whole sentences, and figure3 has none"),
+        (
+            ("figure2", "--cores", "tpr-rnn"),
+            "The core tpr-rnn reads whole sentences, and the task dictionary has",
+        ),
         (("rl", "--environments", "Pong"), "Unknown environment 'Pong'; known: CartPoleNoVel, PendulumNoVel"),
     ],
 )
@@ -293,12 +315,32 @@ def test_the_papers_sizes():
         "figure3": 7 * 4,
         "figure4": 2 * 4 * 5,
         "figure6": 4 * 10,
-        "table1": 4 * 12,
+        "table1": 8 * 12,
     }
     for trial in make_experiment("figure6", "paper").trials:
         assert trial.length == 1_000_000
         assert trial.settings["previous_action"] is False
         assert trial.settings.get("core_settings") == ({"heads": 3} if trial.core == "mnm-p" else None)
+
+
+def test_models_of_stories_have_their_own_settings_and_as_many_stories_as_was_published():
+    for scale in ("laptop", "paper"):
+        trials = {trial.core: trial for trial in make_experiment("table1", scale).trials}
+        for core, trial in trials.items():
+            of_stories = core in ("tpr-rnn", "entnet", "dnc", "sdnc")
+            options = trial.settings.get("task_options", {})
+            assert (options.get("format") == "story") == of_stories
+            assert options.get("repeat") == ("auto" if scale == "laptop" else None)
+            if scale == "laptop":
+                assert trial.settings["schedule"] == "linear"
+                assert trial.length == (15_600 if of_stories else 7000)
+        for core in ("dnc", "sdnc"):
+            sizes = trials[core].settings["core_settings"]
+            assert (sizes["hidden_size"], sizes["slots"], sizes["slot_size"]) == (256, 256, 64)
+        assert trials["entnet"].settings["max_grad_norm"] == 40
+    smoke = {trial.core: trial.settings for trial in make_experiment("table1", "smoke").trials}
+    assert smoke["dnc"]["core_settings"]["slots"] == 8
+    assert smoke["dnc"]["task_options"]["tasks"] == "1,20"
 
 
 def test_the_papers_tables_agree_with_each_other():

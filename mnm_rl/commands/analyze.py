@@ -1,15 +1,15 @@
 """Look into the memory of a trained run: Figure 5 of the paper, a forgetting curve, or an agent in the maze.
 
-$ python scripts/analyze.py results/babi/all-tasks-mnm-p --task-number 2 --story 11 --out analysis
-$ python scripts/analyze.py results/babi/task-1-mnm-p --text "Mary went to the kitchen . Where is Mary ?"
-$ python scripts/analyze.py results/babi/all-tasks-mnm-p --supports 100
-$ python scripts/analyze.py results/maze/highest --out analysis
+$ mnm-rl analyze results/babi/all-tasks-mnm-p --task-number 2 --story 11 --out analysis
+$ mnm-rl analyze results/babi/task-1-mnm-p --text "Mary went to the kitchen . Where is Mary ?"
+$ mnm-rl analyze results/babi/all-tasks-mnm-p --supports 100
+$ mnm-rl analyze results/maze/highest --out analysis
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,13 +24,16 @@ from mnm_rl.analysis.maze.report import NUMBERS_FILE, analyze_agent
 from mnm_rl.analysis.pictures import MAPS, draw_forgetting, draw_question, draw_story_end
 from mnm_rl.analysis.supports import HEADING, describe_shares, support_shares
 from mnm_rl.commands.parsing import parse_all
+from mnm_rl.cores import reads_sentences
 from mnm_rl.cores.mnm import MNMCore
+from mnm_rl.files import atomic_write
+from mnm_rl.pretrained import shipped_folder
 from mnm_rl.tasks import Task
 from mnm_rl.tasks.babi import BabiTask, parse_tasks
 from mnm_rl.tasks.babi.options import BabiOptions
 from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.devices import set_up_torch
-from mnm_rl.training.files import atomic_write, check_writable_directory
+from mnm_rl.training.files import check_writable_directory
 from mnm_rl.training.folder import AGENTS, SUPERVISED, read_kind
 from mnm_rl.training.supervised.config import SupervisedConfig, config_from_dict
 from mnm_rl.training.supervised.evaluation import load_run
@@ -48,7 +51,8 @@ class Args:
     """What to look at."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Folder of a run, or a checkpoint in such a folder."""
+    """Folder of a run or of a model, or a checkpoint in such a folder; or the name of a model that comes with
+    the package, such as maze-highest."""
     out: Path = Path("analysis")
     """Folder for the pictures and the trace."""
     story: int | None = None
@@ -80,6 +84,7 @@ class Args:
 def main(args: Args) -> None:
     """Find out what kind of run it is."""
     set_up_torch("cpu", args.threads)
+    args = replace(args, run=shipped_folder(args.run))
     kind, values = read_kind(args.run, args.trusted)
     if kind in AGENTS:
         analyze_maze(args)
@@ -103,8 +108,13 @@ def analyze_supervised(args: Args, values: dict[str, Any]) -> None:
     config = config_from_dict(values)
     _refuse(args, OF_AGENTS, "agents", "a supervised one")
     _check(args, config)
+    if reads_sentences(config.core):
+        raise ValueError(
+            f"The core {config.core} reads sentences; there is nothing to look at yet but cores of words."
+        )
     changes = {} if args.data is None else {"data": args.data}
     config, task, model = load_run(args.run, args.trusted, **changes)
+    assert isinstance(model, SequenceModel)
     for note in task.notes:
         print(f"Note: {note}")
     if args.supports is not None:

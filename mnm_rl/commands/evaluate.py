@@ -1,13 +1,14 @@
 """Evaluate a run: the return of an agent's episodes, or the test errors of a supervised model.
 
-$ python scripts/evaluate.py runs/MNMMaze-9x9-mnm-p-seed0
-$ python scripts/evaluate.py runs/MNMMaze-9x9-mnm-p-seed0 --video episode.gif
+$ mnm-rl evaluate runs/MNMMaze-9x9-mnm-p-seed0
+$ mnm-rl evaluate runs/MNMMaze-9x9-mnm-p-seed0 --video episode.gif
+$ mnm-rl evaluate maze-highest        # a model that comes with the package
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,9 +21,12 @@ from mnm_rl.analysis.maze.film import check_filmable, draw_maze_episode, film_ep
 from mnm_rl.commands.parsing import parse_all
 from mnm_rl.envs import MazeVecEnv, reference_scores
 from mnm_rl.envs.players import EpisodeScores
+from mnm_rl.files import atomic_write
+from mnm_rl.pretrained import shipped_folder
+from mnm_rl.tasks import TASKS, task_options
 from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.devices import set_up_torch
-from mnm_rl.training.files import atomic_write, check_output_file
+from mnm_rl.training.files import check_output_file
 from mnm_rl.training.folder import AGENTS, SUPERVISED, RunKind, read_kind
 from mnm_rl.training.options import check_seed
 from mnm_rl.training.rl.agent import read_agent, updates_made
@@ -34,6 +38,7 @@ from mnm_rl.training.supervised.evaluation import describe_errors, evaluate_run
 
 PARALLEL_MAZES, PARALLEL_OTHERS = 100, 16
 EPISODES, SEED, PICTURE_STEPS = 1000, 1_000_000, 60
+SIZES = ("length", "repeats", "items")
 FEWEST_EPISODES, SECONDS = 100, 60.0
 """Where episodes are slow, fewer are played."""
 
@@ -43,7 +48,8 @@ class Args:
     """What to evaluate."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Folder of a run, or a checkpoint in such a folder."""
+    """Folder of a run or of a model, or a checkpoint in such a folder; or the name of a model that comes with
+    the package, such as maze-highest."""
     episodes: int | None = None
     """Agents: episodes per line of the table; if not given, 1,000, or as many as take about a minute, but no
     fewer than 100."""
@@ -59,6 +65,12 @@ class Args:
     """bAbI: folder or archive with the official files, if not where the run found them."""
     instance: Literal[1, 2, 3, 4] | None = None
     """Dictionary inference only: test on this instance, if not on that of the run."""
+    length: int | None = None
+    """Copy and repeat copy: test on sequences of so many vectors, if not on those of the run's lengths."""
+    repeats: int | None = None
+    """Repeat copy: test on so many copies, if not on the run's numbers."""
+    items: int | None = None
+    """Associative recall: test on sequences of so many items, if not on the run's numbers."""
     trusted: bool = False
     """The run is your own or of somebody you trust: modules that it names are imported, and its files may run
     code, as Stable-Baselines3's can."""
@@ -71,6 +83,7 @@ class Args:
 def main(args: Args) -> None:
     """Find out what kind of run it is."""
     set_up_torch(args.device, args.threads)
+    args = replace(args, run=shipped_folder(args.run))
     kind, values = read_kind(args.run, args.trusted)
     if kind in AGENTS:
         evaluate_trained_agent(args, kind, values)
@@ -82,7 +95,8 @@ def main(args: Args) -> None:
 
 def evaluate_trained_agent(args: Args, kind: RunKind, values: dict[str, Any]) -> None:
     """Mean episode reward, stochastic and deterministic, beside the reference players."""
-    for name, meant_for in (("instance", "dictionary inference"), ("data", "bAbI")):
+    of_tasks = ((name, _tasks_with(name)) for name in SIZES)
+    for name, meant_for in (("instance", "dictionary inference"), ("data", "bAbI"), *of_tasks):
         if getattr(args, name) is not None:
             raise ValueError(f"{name} is for runs of {meant_for}, not for an agent.")
     seed = SEED if args.seed is None else args.seed
@@ -149,10 +163,28 @@ def evaluate_supervised(args: Args) -> None:
     if args.instance is not None and read_kind(args.run, args.trusted)[1].get("task") != "dictionary":
         raise ValueError("instance is for runs of dictionary inference.")
     changes: dict[str, Any] = {} if args.data is None else {"data": args.data}
+    changes |= _fixed_sizes(args)
     if args.instance is not None:
         changes |= {"support_size": None, "length": None, "smaller_instances": False}
         changes["instance"] = args.instance
     print(describe_errors(*evaluate_run(args.run, "test", args.device, args.trusted, **changes)))
+
+
+def _fixed_sizes(args: Args) -> dict[str, int]:
+    """Options of the task that test sequences of one size, if one is given."""
+    given = {name: size for name in SIZES if (size := getattr(args, name)) is not None}
+    if not given:
+        return {}
+    can_be_fixed = task_options(str(read_kind(args.run, args.trusted)[1].get("task"))).can_be_fixed
+    for name in given:
+        if name not in can_be_fixed:
+            raise ValueError(f"{name} is for runs of {_tasks_with(name)}.")
+    return {option: size for name, size in given.items() for option in can_be_fixed[name]}
+
+
+def _tasks_with(size: str) -> str:
+    """Names of the tasks that can be tested with a size of choice."""
+    return " and ".join(name for name, options in TASKS.items() if size in options.can_be_fixed)
 
 
 def _seed(env: Any, seed: int) -> None:

@@ -1,7 +1,7 @@
 """Write the bAbI tasks as files, generated anew: no download, as many questions as wanted.
 
-python scripts/generate_babi.py --out data/generated
-python scripts/generate_babi.py --out more --train 90000 --valid 1000 --test 1000 --tasks 1-3,19 --seed 5
+$ mnm-rl generate-babi --out data/generated
+$ mnm-rl generate-babi --out more --train 90000 --valid 1000 --test 1000 --tasks 1-3,19 --seed 5
 """
 
 from __future__ import annotations

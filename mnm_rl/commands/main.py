@@ -14,10 +14,12 @@ COMMANDS = {
     "tune": "search settings for an environment and a core",
     "train-supervised": "train a memory core on a supervised task",
     "evaluate": "returns of an agent's episodes, or test errors of a supervised model",
+    "save-pretrained": "make a model for others of a run, with its score on a card",
     "analyze": "pictures and numbers of what a trained memory does",
     "reproduce": "train and draw a figure or table of the paper",
     "generate-babi": "write the bAbI tasks as files, generated anew",
     "plot-curves": "draw training curves of several runs in one picture",
+    "info": "versions, which kernel runs and why, processor and devices: for the report of a fault",
 }
 """Name -> what it does; each is a module of this package."""
 

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import itertools
 import re
 import sys
 import typing
@@ -106,7 +107,7 @@ def parse_run(args: ArgsT, description: str | None) -> ArgsT:
         [(name, kind, dataclasses.field(default=default)) for name, (kind, default) in parts.items()],
         frozen=True,
     )
-    parsed, unknown = parse(whole, description, _with_prefixes(sys.argv[1:]))
+    parsed, unknown = parse(whole, description, _with_values(_with_prefixes(sys.argv[1:]), type(config)))
     if unknown:
         raise ValueError(_unknown_option(unknown[0], whole, config))
     changes: dict[str, Any] = {"core_settings": vars(parsed.core)}
@@ -193,6 +194,22 @@ def _with_prefixes(words: Sequence[str]) -> list[str]:
                 "Settings of the core are options of their own: --core.key-size 64 instead of --core-kwargs."
             )
         found.append(f"{SHORT[name]}{equals}{value}" if name in SHORT else word)
+    return found
+
+
+def _with_values(words: Sequence[str], config_class: type) -> list[str]:
+    """Words in which options of yes, no or nothing said have values: ``--name`` is yes, ``--no-name`` no."""
+    hints = typing.get_type_hints(config_class)
+    open_flags = {flag(config_class, name) for name, hint in hints.items() if hint == bool | None}
+    found = []
+    for word, after in itertools.pairwise([*words, "--"]):
+        name = word.replace("_", "-")
+        if name in open_flags and after.startswith("--"):
+            found += [name, "True"]
+        elif name.startswith("--no-") and name.replace("--no-", "--", 1) in open_flags:
+            found += [name.replace("--no-", "--", 1), "False"]
+        else:
+            found.append(word)
     return found
 
 

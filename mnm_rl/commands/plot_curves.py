@@ -1,6 +1,6 @@
 """Draw training curves of several runs in one picture.
 
-    python scripts/plot_curves.py results/maze/mnm-p results/maze/lstm --out docs/images/maze.png --mark 175
+    mnm-rl plot-curves results/maze/mnm-p results/maze/lstm --out docs/images/maze.png --mark 175
 
 Every run gives its folder's name as label, unless --labels says otherwise.
 """
@@ -16,10 +16,11 @@ import numpy as np
 import tyro
 
 from mnm_rl.commands.parsing import parse_all
+from mnm_rl.files import atomic_write
 from mnm_rl.reproduction.collect import moving_average
 from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.curves import read_curve
-from mnm_rl.training.files import atomic_write, check_output_file
+from mnm_rl.training.files import check_output_file
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -27,6 +28,9 @@ from matplotlib.mathtext import MathTextParser
 
 LARGEST = 1e15
 """Beyond it, neighbouring numbers are too close to each other to be drawn."""
+
+
+STYLES = ("-", "--", ":", "-.")
 
 
 @dataclass(frozen=True)
@@ -65,9 +69,12 @@ def main(args: Args) -> None:
     _check(args)
     curves = [_read(run, args) for run in args.runs]
     figure, axes = pyplot.subplots(figsize=(7.5, 4.5), layout="constrained")
-    for (x, values), label in zip(curves, args.labels or [run.name for run in args.runs], strict=True):
+    labels = args.labels or [run.name for run in args.runs]
+    for number, ((x, values), label) in enumerate(zip(curves, labels, strict=True)):
+        # Colors come back after ten; the lines are of another style then.
+        style = STYLES[number // 10 % len(STYLES)]
         y = moving_average(x, values, args.window)
-        axes.plot(x, y, label=label, linewidth=1.6)
+        axes.plot(x, y, label=label, linewidth=1.6, linestyle=style)
         print(f"{label:36}{describe(x, y, args)}")
     for height, text in zip(args.mark, [*args.mark_labels, *[""] * len(args.mark)], strict=False):
         axes.axhline(height, color="0.55", linewidth=1, linestyle="--")

@@ -1,11 +1,11 @@
 """Train a recurrent A2C agent: by default MNM-p on the invisible-goal maze.
 
-$ python scripts/train_a2c.py
-$ python scripts/train_a2c.py --core lstm --seed 1
-$ python scripts/train_a2c.py --preset soonest
-$ python scripts/train_a2c.py --env CartPoleNoVel-v1
-$ python scripts/train_a2c.py --resume runs/MNMMaze-9x9-mnm-p-seed0 --episodes 100000
-$ torchrun --nproc-per-node 2 scripts/train_a2c.py --n-envs 32
+$ mnm-rl train-a2c
+$ mnm-rl train-a2c --core lstm --seed 1
+$ mnm-rl train-a2c --preset soonest
+$ mnm-rl train-a2c --env CartPoleNoVel-v1
+$ mnm-rl train-a2c --resume runs/MNMMaze-9x9-mnm-p-seed0 --episodes 100000
+$ torchrun --nproc-per-node 2 -m mnm_rl train-a2c --n-envs 32
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from mnm_rl.agents.processes import wait_for_all
 from mnm_rl.analysis.maze.watcher import MemoryWatcher
 from mnm_rl.commands.parsing import Choices, check_resume
 from mnm_rl.envs import MazeVecEnv
-from mnm_rl.training.command_line import command_words
+from mnm_rl.training.command_line import command_words, is_installed_command
 from mnm_rl.training.devices import first_process_only, join_processes, own_device, set_up_torch
 from mnm_rl.training.folder import AGENT, RunKind, change_config, create_run, names_modules
 from mnm_rl.training.locks import hold_run
@@ -31,7 +31,8 @@ from mnm_rl.training.rl.agent import (
 )
 from mnm_rl.training.rl.config import AgentConfig, config_to_dict
 from mnm_rl.training.rl.display import AgentDisplay
-from mnm_rl.training.rl.environments import EnvConfig, environments_here, make_env
+from mnm_rl.training.rl.environments import EnvConfig, environments_here, is_maze, make_env
+from mnm_rl.training.rl.own_environments import try_out
 from mnm_rl.training.rl.recorder import LinearSettings, RunRecorder
 from mnm_rl.training.rl.settings_files import NONE, PACKAGE, config_for, find_entry
 from mnm_rl.training.stopping import stop_on_signals
@@ -81,6 +82,8 @@ def train_run(options: Options, run: AgentConfig) -> None:
         if entry := find_entry(run.kind, run.env, run.core, options.settings):
             Console(quiet=options.quiet or not is_main).print(str(entry), soft_wrap=True, highlight=False)
         directory = Path(options.log_dir or f"runs/{_name(run)}")
+        if is_main and not is_maze(run.env) and not run.tabulated:
+            try_out(make_env(run, 1))
         agent = make_agent(run, make_env(run, environments_here(run.n_envs)), str(own_device(options.device)))
         first_process_only(lambda: create_run(directory, run.kind, config_to_dict(run)))
         with ExitStack() as held:
@@ -149,12 +152,20 @@ def _train(
                 reset_num_timesteps=not options.resume,
             )
     except KeyboardInterrupt:
-        again = f"{command_words(f'train-{config.kind.name}')} --resume {directory}{trust}"
+        again = f"{_launch_words(agent.n_processes, f'train-{config.kind.name}')} --resume {directory}{trust}"
         console.print(f"Stopped after {recorder.saved_updates} updates. Go on with: {again}", soft_wrap=True)
         sys.exit(130)
     finally:
         agent.logger.close()
     console.print(f"Done. Evaluate it with: {command_words('evaluate')} {directory}{trust}", soft_wrap=True)
+
+
+def _launch_words(processes: int, name: str) -> str:
+    """How a run of so many processes is started again."""
+    if processes == 1:
+        return command_words(name)
+    program = f"-m mnm_rl {name}" if is_installed_command() else f"scripts/{name.replace('-', '_')}.py"
+    return f"torchrun --nproc-per-node {processes} {program}"
 
 
 def _watchers(config: AgentConfig) -> list[BaseCallback]:

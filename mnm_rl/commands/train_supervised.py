@@ -1,9 +1,9 @@
 """Train a memory core on a supervised task.
 
-$ python scripts/train_supervised.py --task dictionary --instance 2
-$ python scripts/train_supervised.py --task babi --babi-tasks 1
-$ python scripts/train_supervised.py --resume runs/dictionary-mnm-p-seed0
-$ torchrun --nproc-per-node 2 scripts/train_supervised.py --task double-copy
+$ mnm-rl train-supervised --task dictionary --instance 2
+$ mnm-rl train-supervised --task babi --babi-tasks 1
+$ mnm-rl train-supervised --resume runs/dictionary-mnm-p-seed0
+$ torchrun --nproc-per-node 2 -m mnm_rl train-supervised --task double-copy
 """
 
 from __future__ import annotations
@@ -33,9 +33,15 @@ from mnm_rl.training.folder import (
 )
 from mnm_rl.training.locks import hold_run
 from mnm_rl.training.stopping import stop_on_signals
-from mnm_rl.training.supervised.config import SupervisedConfig, config_from_dict, config_to_dict
+from mnm_rl.training.supervised.config import (
+    SupervisedConfig,
+    config_from_dict,
+    config_to_dict,
+    fits_together,
+)
 from mnm_rl.training.supervised.display import TrainingDisplay
 from mnm_rl.training.supervised.model import count_parameters
+from mnm_rl.training.supervised.search import read_best
 from mnm_rl.training.supervised.trainer import SupervisedTrainer, build_model
 
 
@@ -46,6 +52,8 @@ class Args:
     run: tyro.conf.OmitArgPrefixes[SupervisedConfig] = field(default_factory=SupervisedConfig)
     log_dir: str | None = None
     """Folder of the run; runs/TASK-CORE-seedN if not given."""
+    settings: str | None = None
+    """The best.json of a search (tune.py), whose settings are taken where nothing else is given."""
     resume: str | None = None
     """Folder of a run to go on with. Its settings are used; --iterations, --data, --learning-rate,
     --schedule, --babi-repeat, --babi-rename and --analyze-every may be given anew."""
@@ -66,6 +74,8 @@ def main(args: Args) -> None:
     """Set up the run and train."""
     set_up_torch(args.device, args.threads)
     check_resume(args.resume, args.log_dir, args.trusted)
+    if args.resume is not None and args.settings is not None:
+        raise ValueError("A run that goes on has its settings; leave out --settings or --resume.")
     is_main = join_processes(args.device)
     if args.resume is not None:
         directory = Path(args.resume)
@@ -152,12 +162,21 @@ def _parse() -> Args:
     chosen = find_choices(sys.argv[1:])
     named = {name: value for name in ("task", "core") if (value := getattr(chosen, name)) is not None}
     if chosen.resume is None:
-        config = SupervisedConfig(**named)
+        config = SupervisedConfig(**named) if chosen.settings is None else _searched(chosen.settings, named)
     else:
         saved = open_run(chosen.resume, SUPERVISED, chosen.trusted)
         config = config_from_dict(saved)
         check_changes(chosen.resume, {"task": config.task, "core": config.core}, named, ())
     return parse_run(Args(run=config), __doc__)
+
+
+def _searched(file: str, named: dict[str, str]) -> SupervisedConfig:
+    """The config in a file of settings, which must be of the named task and core."""
+    config = read_best(Path(file))
+    for name, value in named.items():
+        if getattr(config, name) != value:
+            raise ValueError(f"The settings {file} are of the {name} {getattr(config, name)}, not {value}.")
+    return config
 
 
 def _describe(trainer: SupervisedTrainer, directory: Path, console: Console) -> None:
@@ -172,7 +191,7 @@ def _describe(trainer: SupervisedTrainer, directory: Path, console: Console) -> 
         console.print(note)
     counts = [f"{config.core} {count_parameters(trainer.model):,} (this run)"]
     for core in CORES:
-        if core != config.core:
+        if core != config.core and fits_together(config.task, core):
             other = build_model(replace(config, core=core, core_settings={}), task)
             counts.append(f"{core} {count_parameters(other):,}")
     console.print("Parameters: " + ", ".join(counts))
