@@ -45,7 +45,7 @@ class Args:
     """Processor threads."""
 
 
-def recurrent_a2c(args: Args, core: str, **settings: Any) -> Contender:
+def recurrent_a2c(args: Args, core: str, device: str = "cpu", **settings: Any) -> Contender:
     """The agent of this package."""
     agent = RecurrentA2C(
         "MlpPolicy",
@@ -57,7 +57,7 @@ def recurrent_a2c(args: Args, core: str, **settings: Any) -> Contender:
         max_grad_norm=GRAD_NORM,
         policy_kwargs={"core": core, "core_kwargs": settings},
         seed=0,
-        device="cpu",
+        device=device,
     )
     return lambda updates: _void(agent.learn(updates * args.n_envs * args.n_steps, reset_num_timesteps=False))
 

@@ -39,7 +39,7 @@ from mnm_rl.cores.mnm import MNMConfig, MNMCore
 
 INPUT_SIZE = 16
 SettingName = Literal["algorithmic", "algorithmic-long", "babi", "babi-long", "maze"]
-BackendName = Literal["reference", "torch", "cpu", "cpu-snapshots", "triton"]
+BackendName = Literal["reference", "torch", "cpu", "cpu-snapshots", "triton", "graphs"]
 Clock = Callable[[], float]
 PeerName = Literal["titans-pytorch", "dnc"]
 
@@ -78,7 +78,7 @@ class Args:
     threads: int = 1
     """Threads of torch."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """On cuda, give backends that run there: --backends torch triton."""
+    """On cuda, give backends that run there: --backends torch graphs triton."""
     reference_gigabytes: float = 4.0
     """The plain loop runs on fewer steps where it would need more memory; its time per step is the same."""
     snapshot_every: int | Literal["auto"] = "auto"

@@ -1,0 +1,184 @@
+"""Where the time of a training run goes: the environments, acting, training, and the rest.
+
+    OMP_NUM_THREADS=1 python benchmarks/training_shares.py train-a2c
+    OMP_NUM_THREADS=1 python benchmarks/training_shares.py train-a2c --core lstm --core.hidden-size 100
+    OMP_NUM_THREADS=1 python benchmarks/training_shares.py train-ppo --timesteps 30000
+
+Runs the command with the options that are given, in a folder that is deleted afterwards, with a clock around
+its parts; 320 episodes if no length is given. The first update, in which memory is claimed and things are
+imported, does not count, and neither do loading and the last checkpoint. Kernels are the operations in C++;
+what torch computes in plain operations counts as around them. With one thread, time is the processor time of
+this process, else wall time.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from mnm_rl.agents import RecurrentA2C, RecurrentPPO
+from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
+from mnm_rl.agents.quick_acting import QuickActing
+from mnm_rl.commands import main as commands
+from mnm_rl.kernels import cpu
+from mnm_rl.training.rl.recorder import RunRecorder
+
+COMMANDS = ("train-a2c", "train-ppo")
+LENGTHS = ("--episodes", "--timesteps", "--preset")
+PARTS = {
+    "environments": "the environments' step",
+    "acting, kernel": "acting: operations in C++",
+    "acting": "acting: around them",
+    "rollout": "the rest of a rollout: buffer, callbacks",
+    "training, kernel": "training: operations in C++",
+    "training": "training: around them, backward pass included",
+    "clipping": "training: clipping of the gradient",
+    "optimizer": "training: the optimizer's step",
+    "recorder": "curves and checkpoints",
+    "other": "the rest: logging, between rollout and update",
+}
+"""Part -> what it is called in the table. What runs inside of another part counts for itself alone."""
+
+
+class Shares:
+    """Seconds of each part, since the last :meth:`begin`."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget all, and count from here on."""
+        self._clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+        self._running = ["other"]
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._last = self._clock()
+        self.updates, self.steps, self.counts = 0, 0, False
+        self.taken: dict[str, float] = {}
+        """The seconds up to the end of the last update."""
+
+    def _turn(self) -> None:
+        now = self._clock()
+        self.seconds[self._running[-1]] += now - self._last
+        self._last = now
+
+    def timed(self, function: Callable[..., Any], part: str) -> Callable[..., Any]:
+        """The function with its time counted; a kernel's for what calls it."""
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            self._turn()
+            outer = "acting" if "acting" in self._running else "training"
+            self._running.append(f"{outer}, kernel" if part == "kernel" else part)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._turn()
+                self._running.pop()
+
+        return run
+
+    def put_into(self, owner: Any, name: str, part: str) -> None:
+        """Replace an attribute by the same with a clock."""
+        setattr(owner, name, self.timed(getattr(owner, name), part))
+
+
+class TimedOperators:
+    """The operators of the kernels, each with a clock."""
+
+    def __init__(self, operators: Any, shares: Shares):
+        self._operators, self._shares = operators, shares
+
+    def __getattr__(self, name: str) -> Any:
+        operator = getattr(self._operators, name)
+        run = self._shares.timed(operator, "kernel")
+        run.default = self._shares.timed(operator.default, "kernel")  # pyright: ignore[reportFunctionMemberAccess]
+        setattr(self, name, run)
+        return run
+
+
+def watch(shares: Shares) -> None:
+    """Put clocks around the parts of a training run."""
+    operators = TimedOperators(cpu.operators(), shares)
+    cpu.operators = lambda: operators  # pyright: ignore[reportAttributeAccessIssue]
+    shares.put_into(QuickActing, "__call__", "acting")
+    shares.put_into(torch.nn.utils, "clip_grad_norm_", "clipping")
+    for name in ("_on_rollout_start", "save"):
+        shares.put_into(RunRecorder, name, "recorder")
+    set_up, collect = RecurrentOnPolicyAlgorithm._setup_model, RecurrentOnPolicyAlgorithm.collect_rollouts
+
+    def set_up_with_clocks(self: Any) -> None:
+        set_up(self)
+        self.env.step = shares.timed(self.env.step, "environments")
+        shares.put_into(self.policy.optimizer, "step", "optimizer")
+
+    timed_collect, rollouts = shares.timed(collect, "rollout"), [0]
+
+    def collect_after_the_first(*args: Any, **kwargs: Any) -> bool:
+        rollouts[0] += 1
+        if rollouts[0] == 2:
+            shares.begin()
+            shares.counts = True
+        return timed_collect(*args, **kwargs)
+
+    RecurrentOnPolicyAlgorithm._setup_model = set_up_with_clocks
+    RecurrentOnPolicyAlgorithm.collect_rollouts = collect_after_the_first
+    for algorithm in (RecurrentA2C, RecurrentPPO):
+        shares.put_into(algorithm, "train", "training")
+        algorithm.train = _counted(algorithm.train, shares)
+
+
+def _counted(train: Callable[..., Any], shares: Shares) -> Callable[..., Any]:
+    """An update after which the numbers are taken: what follows the last one does not count."""
+
+    def run(self: Any) -> None:
+        train(self)
+        shares.updates += 1
+        shares.taken = dict(shares.seconds)
+        shares.steps = shares.updates * self.n_steps * self.n_envs
+
+    return run
+
+
+def print_shares(shares: Shares, title: str) -> None:
+    """A table, and the speed."""
+    total = sum(shares.taken.values())
+    print(f"{title}: {shares.updates} updates, {shares.steps / total:,.0f} steps/s")
+    table = Table(box=box.MARKDOWN)
+    table.add_column("part")
+    table.add_column("ms per update", justify="right")
+    table.add_column("share", justify="right")
+    for part, text in PARTS.items():
+        seconds = shares.taken.get(part, 0.0)
+        table.add_row(text, f"{1e3 * seconds / shares.updates:,.1f}", f"{seconds / total:.1%}")
+    Console(width=100).print(table)
+
+
+def main() -> None:
+    """Run the command that the first word names with the options after it, and print the table."""
+    name, options = "".join(sys.argv[1:2]), sys.argv[2:]
+    if name not in COMMANDS:
+        print(f"The first word must be one of {', '.join(COMMANDS)}, got {name!r}.", file=sys.stderr)
+        sys.exit(2)
+    if not any(word.partition("=")[0] in LENGTHS for word in options):
+        options += ["--episodes", "320"]
+    shares = Shares()
+    watch(shares)
+    with tempfile.TemporaryDirectory() as folder:
+        sys.argv = [name, *options, "--quiet", "--log-dir", f"{folder}/run"]
+        commands.run(name)
+    if not shares.counts:
+        print("The run must have at least two updates; take a larger --episodes.", file=sys.stderr)
+        sys.exit(2)
+    print_shares(shares, " ".join([name, *options]))
+
+
+if __name__ == "__main__":
+    main()
