@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from mnm_rl.commands.save_pretrained import made_by
 from mnm_rl.reproduction.programs import programs
 from mnm_rl.reproduction.rl.experiment import make_comparison
 from mnm_rl.reproduction.trials import Job, has_run, progress
-from mnm_rl.training.folder import read_run
+from mnm_rl.training.folder import MODEL_FOLDER, read_run
 
 ROOT = Path(__file__).parent.parent
-ALL_RUNS = sorted(path.parent.relative_to(ROOT) for path in (ROOT / "results").rglob("config.json"))
+CONFIGS = (path for path in (ROOT / "results").rglob("config.json") if path.parent.name != MODEL_FOLDER)
+ALL_RUNS = sorted(path.parent.relative_to(ROOT) for path in CONFIGS)
 COMPARISON = Path("results/rl/rl-laptop")
 """Runs of one command, which have one page for all of them."""
 COMPARED = [run for run in ALL_RUNS if run.parent == COMPARISON]
@@ -50,6 +52,13 @@ def test_the_first_command_of_a_page_is_the_run_but_for_later_changes(run, monke
     differing = {name.rpartition(".")[2] for name in wanted if found[name] != wanted[name]}
     former = {"repeat": "babi_repeat", "rename": "babi_rename", "supplement": "babi_supplement"}
     assert {name for name in differing if not {name, former.get(name)} & changed} <= {"checkpoint_minutes"}
+
+
+@pytest.mark.parametrize("card", sorted((ROOT / "results").rglob("model/README.md")), ids=str)
+def test_the_card_of_a_run_has_the_commands_of_its_page(card):
+    text = card.read_text()
+    assert f"# {card.parents[1].name}\n" in text
+    assert f"```\n{made_by(card.parents[1])}\n```" in text
 
 
 @pytest.mark.skipif(not COMPARED, reason="no comparison is committed")
