@@ -62,6 +62,7 @@ PARTS: Mapping[str, Part] = {
             "training_shares.py train-a2c",
             "training_shares.py train-a2c --core lstm --core.hidden-size 100",
             "training_shares.py train-ppo --timesteps 60000",
+            "training_shares.py train-supervised --task dictionary --instance 2",
         ),
     ),
     "a2c": Part("RecurrentA2C beside skrl and sb3-contrib, steps/s", ("a2c.py --rounds 3 --updates 4",)),

@@ -1,12 +1,14 @@
-"""Where the time of a training run goes: the environments, acting, training, and the rest.
+"""Where the time of a training run goes: environments or batches, acting, training, and the rest.
 
     OMP_NUM_THREADS=1 python benchmarks/training_shares.py train-a2c
     OMP_NUM_THREADS=1 python benchmarks/training_shares.py train-a2c --core lstm --core.hidden-size 100
     OMP_NUM_THREADS=1 python benchmarks/training_shares.py train-ppo --timesteps 30000
+    OMP_NUM_THREADS=1 python benchmarks/training_shares.py train-supervised --task dictionary --instance 2
 
 Runs the command with the options that are given, in a folder that is deleted afterwards, with a clock around
-its parts; 320 episodes if no length is given. The first update, in which memory is claimed and things are
-imported, does not count, and neither do loading and the last checkpoint. Kernels are the operations in C++;
+its parts; 320 episodes or 200 iterations if no length is given. The first update, in which memory is claimed
+and things are imported, does not count, and neither do loading and the last checkpoint; the validations of a
+supervised run do, as often as it has them. Kernels are the operations in C++;
 what torch computes in plain operations counts as around them. With one thread, time is the processor time of
 this process, else wall time.
 """
@@ -17,7 +19,8 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,10 +34,10 @@ from mnm_rl.agents.quick_acting import QuickActing
 from mnm_rl.commands import main as commands
 from mnm_rl.kernels import cpu
 from mnm_rl.training.rl.recorder import RunRecorder
+from mnm_rl.training.supervised.trainer import SupervisedTrainer
 
-COMMANDS = ("train-a2c", "train-ppo")
-LENGTHS = ("--episodes", "--timesteps", "--preset")
-PARTS = {
+LENGTHS = ("--episodes", "--timesteps", "--preset", "--iterations")
+AGENT_PARTS = {
     "environments": "the environments' step",
     "acting, kernel": "acting: operations in C++",
     "acting": "acting: around them",
@@ -47,6 +50,20 @@ PARTS = {
     "other": "the rest: logging, between rollout and update",
 }
 """Part -> what it is called in the table. What runs inside of another part counts for itself alone."""
+SUPERVISED_PARTS = {
+    "batches": "batches",
+    "training, kernel": "training: operations in C++",
+    "training": "training: around them, backward pass included",
+    "clipping": "training: clipping of the gradient",
+    "optimizer": "training: the optimizer's step",
+    "validation, kernel": "validation: operations in C++",
+    "validation": "validation: around them",
+    "recorder": "curves and checkpoints",
+    "other": "the rest",
+}
+"""The same for supervised runs."""
+WITH_KERNELS = ("acting", "training", "validation")
+"""Parts whose operations in C++ are a part of their own."""
 
 
 class Shares:
@@ -75,7 +92,7 @@ class Shares:
 
         def run(*args: Any, **kwargs: Any) -> Any:
             self._turn()
-            outer = "acting" if "acting" in self._running else "training"
+            outer = next((name for name in WITH_KERNELS if name in self._running), "training")
             self._running.append(f"{outer}, kernel" if part == "kernel" else part)
             try:
                 return function(*args, **kwargs)
@@ -104,12 +121,16 @@ class TimedOperators:
         return run
 
 
-def watch(shares: Shares) -> None:
-    """Put clocks around the parts of a training run."""
+def watch_operators(shares: Shares) -> None:
+    """Put clocks around what all runs have: the kernels and the clipping."""
     operators = TimedOperators(cpu.operators(), shares)
     cpu.operators = lambda: operators  # pyright: ignore[reportAttributeAccessIssue]
-    shares.put_into(QuickActing, "__call__", "acting")
     shares.put_into(torch.nn.utils, "clip_grad_norm_", "clipping")
+
+
+def watch_agent(shares: Shares) -> None:
+    """Put clocks around the parts of an agent's run."""
+    shares.put_into(QuickActing, "__call__", "acting")
     for name in ("_on_rollout_start", "save"):
         shares.put_into(RunRecorder, name, "recorder")
     set_up, collect = RecurrentOnPolicyAlgorithm._setup_model, RecurrentOnPolicyAlgorithm.collect_rollouts
@@ -147,7 +168,49 @@ def _counted(train: Callable[..., Any], shares: Shares) -> Callable[..., Any]:
     return run
 
 
-def print_shares(shares: Shares, title: str) -> None:
+def watch_supervised(shares: Shares) -> None:
+    """Put clocks around the parts of a supervised run."""
+    set_up, iterate = SupervisedTrainer.__init__, SupervisedTrainer._iterate
+    shares.put_into(SupervisedTrainer, "validate", "validation")
+    validate = SupervisedTrainer.validate
+    for name in ("save", "_log"):
+        shares.put_into(SupervisedTrainer, name, "recorder")
+    timed_iterate, symbols = shares.timed(iterate, "training"), [0]
+
+    def set_up_with_clocks(self: Any, *args: Any, **kwargs: Any) -> None:
+        set_up(self, *args, **kwargs)
+        shares.put_into(self.optimizer.optimizer, "step", "optimizer")
+        kind = type(self.task)
+        batch = shares.timed(kind.training_batch, "batches")
+
+        def counted(*args: Any) -> Any:
+            made = batch(*args)
+            symbols[0] = int(made.lengths.sum())
+            return made
+
+        kind.training_batch = counted  # tasks are frozen
+
+    def iterate_and_count(self: Any) -> None:
+        timed_iterate(self)
+        if self.progress.iteration == 1:
+            shares.begin()
+            shares.counts = self.config.iterations > 1
+            return
+        shares.updates += 1
+        shares.steps += symbols[0]
+        shares.taken = dict(shares.seconds)
+
+    def validate_and_take(self: Any) -> dict[str, Any]:
+        row = validate(self)
+        shares.taken = dict(shares.seconds)
+        return row
+
+    SupervisedTrainer.__init__ = set_up_with_clocks
+    SupervisedTrainer._iterate = iterate_and_count
+    SupervisedTrainer.validate = validate_and_take
+
+
+def print_shares(shares: Shares, title: str, parts: Mapping[str, str]) -> None:
     """A table, and the speed."""
     total = sum(shares.taken.values())
     print(f"{title}: {shares.updates} updates, {shares.steps / total:,.0f} steps/s")
@@ -155,10 +218,27 @@ def print_shares(shares: Shares, title: str) -> None:
     table.add_column("part")
     table.add_column("ms per update", justify="right")
     table.add_column("share", justify="right")
-    for part, text in PARTS.items():
+    for part, text in parts.items():
         seconds = shares.taken.get(part, 0.0)
         table.add_row(text, f"{1e3 * seconds / shares.updates:,.1f}", f"{seconds / total:.1%}")
     Console(width=100).print(table)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A command of which this program knows the parts."""
+
+    watch: Callable[[Shares], None]
+    parts: Mapping[str, str]
+    length: tuple[str, str]
+    """That it gets if it is given none."""
+
+
+COMMANDS = {
+    "train-a2c": Watched(watch_agent, AGENT_PARTS, ("--episodes", "320")),
+    "train-ppo": Watched(watch_agent, AGENT_PARTS, ("--episodes", "320")),
+    "train-supervised": Watched(watch_supervised, SUPERVISED_PARTS, ("--iterations", "200")),
+}
 
 
 def main() -> None:
@@ -167,17 +247,19 @@ def main() -> None:
     if name not in COMMANDS:
         print(f"The first word must be one of {', '.join(COMMANDS)}, got {name!r}.", file=sys.stderr)
         sys.exit(2)
+    command = COMMANDS[name]
     if not any(word.partition("=")[0] in LENGTHS for word in options):
-        options += ["--episodes", "320"]
+        options += command.length
     shares = Shares()
-    watch(shares)
+    watch_operators(shares)
+    command.watch(shares)
     with tempfile.TemporaryDirectory() as folder:
         sys.argv = [name, *options, "--quiet", "--log-dir", f"{folder}/run"]
         commands.run(name)
     if not shares.counts:
-        print("The run must have at least two updates; take a larger --episodes.", file=sys.stderr)
+        print(f"The run must have at least two updates; take a larger {command.length[0]}.", file=sys.stderr)
         sys.exit(2)
-    print_shares(shares, " ".join([name, *options]))
+    print_shares(shares, " ".join([name, *options]), command.parts)
 
 
 if __name__ == "__main__":
