@@ -79,7 +79,7 @@ class BackwardBlock : Loop<S> {
     start_from_final_state();
     for (int64_t t = p.T - 1; t >= 0; --t) {
       const int64_t slot = t % kChunk;
-      for (int64_t b = 0; b < n; ++b) memory_backward(t, slot, b);
+      for (int64_t b = n - 1; b >= 0; --b) memory_backward(t, slot, b);
       targets_backward(slot);
       vectors_backward(t, slot);
       for (int64_t b = 0; b < n; ++b) cell_backward(t, slot, b);
