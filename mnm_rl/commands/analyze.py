@@ -121,6 +121,8 @@ def analyze_supervised(args: Args, values: dict[str, Any]) -> None:
         _print_supports(args, config, task, model)
         return
     episode = _choose_episode(args, task)
+    if not episode.question:
+        raise ValueError(f"The {episode.name} has a single step; there is nothing that it could remember.")
     with torch.no_grad():
         trace = record(model.core, model.encoder(episode.batch.inputs))
         logits = model.head(trace["outputs"])
