@@ -242,6 +242,16 @@ def slow_rule(monkeypatch: pytest.MonkeyPatch) -> str:
     return "slow"
 
 
+def test_a_rule_that_was_replaced_runs_the_plain_loop(
+    slow_rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(writes.WRITE_RULES, "gradient", writes.WRITE_RULES[slow_rule])
+    rule = {"write_rule": "gradient"}
+    assert same(results(make("auto", **rule)), results(make("reference", **rule)))
+    with pytest.raises(ValueError, match="because its write rule 'gradient' has been replaced"):
+        make("torch", **rule)(draw())
+
+
 def test_a_rule_that_no_kernel_has_runs_the_plain_loop(slow_rule: str) -> None:
     expected = results(make("reference", write_rule=slow_rule))
     assert same(results(make("auto", write_rule=slow_rule)), expected)
