@@ -246,7 +246,7 @@ def test_a_rule_that_was_replaced_runs_the_plain_loop(
     slow_rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(writes.WRITE_RULES, "gradient", writes.WRITE_RULES[slow_rule])
-    rule = {"write_rule": "gradient"}
+    rule: dict[str, Any] = {"write_rule": "gradient"}
     assert same(results(make("auto", **rule)), results(make("reference", **rule)))
     with pytest.raises(ValueError, match="because its write rule 'gradient' has been replaced"):
         make("torch", **rule)(draw())
