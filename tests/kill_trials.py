@@ -42,7 +42,7 @@ from kill_points import WriteKill, WritePoints
 
 from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from mnm_rl.agents.resumable import ATTRIBUTES
-from mnm_rl.training.folder import AGENT, AGENTS, PPO_AGENT, SUPERVISED, RunKind, load_state, read_run
+from mnm_rl.training.folder import A2C_AGENT, AGENTS, PPO_AGENT, SUPERVISED, RunKind, load_state, read_run
 from mnm_rl.training.rl.agent import ALGORITHMS
 
 WARM = (
@@ -96,13 +96,13 @@ class Run:
 RUNS = {
     "maze, MNM-p": Run(
         "train-a2c",
-        AGENT,
+        A2C_AGENT,
         "--env MNMMaze-5x5 --env-kwargs '{\"horizon\": 20}' --n-envs 2 --episodes 40 --log-every 2 "
         f"--ent-coef-end 0.01 --core mnm-p --hidden-size 4 {TINY_MEMORY}",
     ),
     "CartPole, GRU": Run(
         "train-a2c",
-        AGENT,
+        A2C_AGENT,
         "--env CartPole-v1 --drop-observations 1,3 --n-envs 2 --n-steps 16 --timesteps 640 --log-every 2 "
         "--core gru --hidden-size 4",
         exact=False,
@@ -343,7 +343,7 @@ def _contents(kind: RunKind, folder: Path) -> dict[str, str]:
 
 
 def _load_agent(folder: Path) -> RecurrentOnPolicyAlgorithm:
-    return ALGORITHMS[read_run(folder)["kind"]].load(AGENT.checkpoint_of(folder), device="cpu")
+    return ALGORITHMS[read_run(folder)["kind"]].load(A2C_AGENT.checkpoint_of(folder), device="cpu")
 
 
 def _agent_state(folder: Path) -> dict[str, Any]:
@@ -382,7 +382,7 @@ def leaves(value: Any, name: str) -> dict[str, str]:
 def broken_promises(unbroken: Path, folder: Path) -> list[str]:
     """Which of the things fail that hold for any agent that was resumed: its rows, counters and numbers."""
     wrong = _differing(unbroken, folder, _counters)
-    curve = AGENT.curve
+    curve = A2C_AGENT.curve
     with (folder / curve).open(newline="") as file:
         episodes = [int(row["episodes"]) for row in csv.DictReader(file)]
     if episodes != sorted(episodes):
@@ -395,12 +395,12 @@ def broken_promises(unbroken: Path, folder: Path) -> list[str]:
 
 def _counters(folder: Path) -> dict[str, str]:
     agent = _load_agent(folder)
-    with (folder / AGENT.curve).open(newline="") as file:
+    with (folder / A2C_AGENT.curve).open(newline="") as file:
         rows = [
             [row[name] for name in ("updates", "timesteps", "learning_rate")] for row in csv.DictReader(file)
         ]
     return {
-        **leaves(rows, AGENT.curve),
+        **leaves(rows, A2C_AGENT.curve),
         "updates": str(agent._n_updates),
         "timesteps": str(agent.num_timesteps),
         "recorded updates": str(agent.callback_state["recorder"]["updates"]),

@@ -45,6 +45,23 @@ def test_every_file_on_the_page_exists(name):
     assert (ROOT / name).exists()
 
 
+def test_what_stands_in_a_file_by_the_page_stands_there():
+    found = 0
+    for names, file in re.findall(r"((?:`\w+`(?:, | and )?)+) in `((?:mnm_rl|agents|envs)/[\w./]*\w)`", PAGE):
+        for name in re.findall(r"`(\w+)`", names):
+            found += 1
+            assert re.search(rf"\b{name}\b", (ROOT / file).read_text()), f"{name} is not in {file}"
+    assert found > 15
+
+
+def test_every_room_is_on_the_drawing():
+    drawing = PAGE.split("```")[1] + PAGE.split("```")[2].split("What never happens")[0]
+    names = [path.name for path in (ROOT / "mnm_rl").iterdir() if not path.name.startswith("_")]
+    for name in names:
+        if name not in ("py.typed", "agents", "envs") and not name.endswith(".pyc"):
+            assert name in drawing, f"{name} is not in the drawing of the rooms"
+
+
 def test_a_name_that_is_not_there_is_found_out():
     with pytest.raises(AttributeError):
         named("mnm_rl.memory.writes.no_such_write")

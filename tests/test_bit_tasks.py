@@ -170,7 +170,7 @@ def test_steps_have_names_by_which_the_answer_begins_after_a_bar(task):
     assert len(words) == len(batch.inputs)
     assert words[first - 1 : first + 1] == ("|", "#1")
     assert words.count("|") == 1
-    assert question_start(words) == first
+    assert question_start(words, batch.asked[:, 0].tolist()) == first
 
 
 def trained(directory, task: str, **options: int):

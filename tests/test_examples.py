@@ -56,6 +56,14 @@ def test_own_write_rule_is_run_and_learns(tmp_path):
     assert after < 10
 
 
+def test_own_task_is_learned(tmp_path):
+    before, after = (
+        float(number) for number in re.findall(r": ([\d.]+)%", printed_by("own_task.py", tmp_path))
+    )
+    assert before > 60
+    assert after < 10
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_examples_are_short_and_tested(path):
     assert len(path.read_text().splitlines()) < 80

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from mnm_rl.cores import make_core
 from mnm_rl.cores.fwm import FWMConfig, FWMCore, FWMState
-from mnm_rl.kernels import tensor_memory
-from mnm_rl.kernels.tensor_memory import Commands, plain, plain_step, scan
+from mnm_rl.kernels import fwm
+from mnm_rl.kernels.fwm import Commands, plain, plain_step, scan
 from mnm_rl.testing import check_core
 
 SMALL: dict[str, Any] = dict(hidden_size=5, entity_size=3, relation_size=4, reads=2)
@@ -157,13 +157,13 @@ def test_chunks_are_the_plain_loop(sizes: Any, scale: float, share: float | None
     generator = torch.Generator().manual_seed(seed)
     resets = None if share is None else torch.rand(*sizes[:2], generator=generator) < share
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tensor_memory, "CHUNK", 5)
+        patch.setattr(fwm, "CHUNK", 5)
         found = results(scan, commands, memory, resets)
     check_same(found, results(plain, commands, memory, resets), 1e-9)
 
 
 def test_chunks_of_the_usual_length_are_the_plain_loop() -> None:
-    commands, memory = draw_commands((2, 3 * tensor_memory.CHUNK + 1, 8, 7, 3), 0.5, 0)
+    commands, memory = draw_commands((2, 3 * fwm.CHUNK + 1, 8, 7, 3), 0.5, 0)
     resets = torch.rand(commands.rates.shape) < 0.02
     check_same(results(scan, commands, memory, resets), results(plain, commands, memory, resets), 1e-8)
 

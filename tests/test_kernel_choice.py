@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations
 from torch.nn.utils import spectral_norm as hooked_spectral_norm
 
 from mnm_rl.cores.mnm import Interaction, MNMConfig, MNMCore, MNMState
-from mnm_rl.kernels import WRITE_RULES, choose
+from mnm_rl.kernels import RULES_OF_KERNELS, choose
 from mnm_rl.memory import writes
 
 INPUTS, STEPS, BATCH = 3, 5, 2
@@ -84,7 +84,7 @@ def test_an_overridden_method_is_run(kind: type[MNMCore]) -> None:
     expected = results(make("reference", kind))
     assert not torch.allclose(expected[0], results(make("reference"))[0])
     assert same(results(make("auto", kind)), expected)
-    for kernel in WRITE_RULES:
+    for kernel in RULES_OF_KERNELS:
         with pytest.raises(
             ValueError, match=rf"^The {kernel} kernel cannot run this core, because its method"
         ):
@@ -187,7 +187,7 @@ def test_a_changed_module_is_run(change: Callable[[MNMCore], None]) -> None:
         return core
 
     assert same(results(changed("auto")), results(changed("reference")))
-    for kernel in WRITE_RULES:
+    for kernel in RULES_OF_KERNELS:
         with pytest.raises(
             ValueError, match=rf"^The {kernel} kernel cannot run this core, because its module"
         ):
@@ -242,11 +242,21 @@ def slow_rule(monkeypatch: pytest.MonkeyPatch) -> str:
     return "slow"
 
 
+def test_a_rule_that_was_replaced_runs_the_plain_loop(
+    slow_rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(writes.WRITE_RULES, "gradient", writes.WRITE_RULES[slow_rule])
+    rule: dict[str, Any] = {"write_rule": "gradient"}
+    assert same(results(make("auto", **rule)), results(make("reference", **rule)))
+    with pytest.raises(ValueError, match="because its write rule 'gradient' has been replaced"):
+        make("torch", **rule)(draw())
+
+
 def test_a_rule_that_no_kernel_has_runs_the_plain_loop(slow_rule: str) -> None:
     expected = results(make("reference", write_rule=slow_rule))
     assert same(results(make("auto", write_rule=slow_rule)), expected)
     assert not torch.allclose(expected[0], results(make("reference", write_rule="gradient"))[0])
-    for kernel in WRITE_RULES:
+    for kernel in RULES_OF_KERNELS:
         with pytest.raises(
             ValueError,
             match=rf"^The {kernel} kernel has no write rule 'slow', only gradient, local; "
@@ -258,11 +268,11 @@ def test_a_rule_that_no_kernel_has_runs_the_plain_loop(slow_rule: str) -> None:
 
 
 def test_auto_takes_a_kernel_that_has_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(WRITE_RULES, "cpu", frozenset({"local"}))
+    monkeypatch.setitem(RULES_OF_KERNELS, "cpu", frozenset({"local"}))
     assert choose("auto", CPU, torch.float32, "gradient") == "torch"
     with pytest.raises(ValueError, match="only local; kernels that have it: reference, torch, triton"):
         choose("cpu", CPU, torch.float32, "gradient")
-    monkeypatch.setitem(WRITE_RULES, "torch", frozenset())
+    monkeypatch.setitem(RULES_OF_KERNELS, "torch", frozenset())
     assert choose("auto", CPU, torch.float32, "gradient") == "reference"
 
 

@@ -50,6 +50,17 @@ def test_the_links_of_a_page_lead_somewhere(page):
             assert anchor in anchors(target), f"{link}: the page has {sorted(anchors(target))}"
 
 
+@pytest.mark.parametrize(
+    "page",
+    [page for page in pages() if page.relative_to(ROOT).parts[0] != "results"],
+    ids=lambda page: page.name,
+)
+def test_files_that_a_page_names_are_there(page):
+    rooms = "mnm_rl|agents|envs|tests|scripts|examples|benchmarks|docs"
+    for name in re.findall(rf"`((?:{rooms})/[\w./-]*\w)`", page.read_text()):
+        assert (ROOT / name).exists() or name.startswith("docs/_build"), f"there is no {name}"
+
+
 def test_links_and_anchors_are_found(tmp_path):
     page = tmp_path / "page.md"
     text = "# One `two`, 3\n[a](b.md#c) ![x](y.png)\n```\n[no](code)\n```\n`[no](inline)`\n# One two 3\n"

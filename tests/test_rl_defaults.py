@@ -10,7 +10,7 @@ from test_scripts_a2c import run_script  # noqa: F401 - a fixture
 
 from mnm_rl.commands import train_ppo
 from mnm_rl.cores import default_config
-from mnm_rl.training.folder import AGENT, PPO_AGENT
+from mnm_rl.training.folder import A2C_AGENT, PPO_AGENT
 from mnm_rl.training.rl.config import LATER, A2CConfig, PPOConfig, config_from_dict, config_to_dict
 from mnm_rl.training.rl.defaults import Defaults
 
@@ -92,7 +92,7 @@ FORMER: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("kind", [AGENT, PPO_AGENT], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [A2C_AGENT, PPO_AGENT], ids=lambda kind: kind.name)
 def test_what_was_not_given_in_a_former_run_is_what_it_was(kind, monkeypatch):
     for config_class in (A2CConfig, PPOConfig):  # whatever the defaults are by now
         table = {"gamma": 0.5, "n_steps": 7, "bootstrap_time_limit": False, "timesteps": 9, "episodes": 9}

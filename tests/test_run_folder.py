@@ -19,7 +19,7 @@ from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.curves import CurveFile, read_curve
 from mnm_rl.training.files import check_output_file, check_writable_directory
 from mnm_rl.training.folder import (
-    AGENT,
+    A2C_AGENT,
     SUPERVISED,
     change_config,
     check_changes,
@@ -75,10 +75,10 @@ def test_a_folder_has_one_owner_and_a_killed_one_is_none(tmp_path):
 def test_what_a_run_killed_at_once_left_does_not_block_the_next(tmp_path):
     (tmp_path / LOCK_FILE).write_text("1")
     (tmp_path / ".config.json.1.partial.json").write_text("{")
-    create_run(tmp_path, AGENT, {"core": "gru"})
-    assert read_kind(tmp_path) == (AGENT, {"core": "gru"})
+    create_run(tmp_path, A2C_AGENT, {"core": "gru"})
+    assert read_kind(tmp_path) == (A2C_AGENT, {"core": "gru"})
     with pytest.raises(ValueError, match="is not an empty folder"):
-        create_run(tmp_path, AGENT, {})
+        create_run(tmp_path, A2C_AGENT, {})
 
 
 def test_the_parameters_to_evaluate(tmp_path):
@@ -87,27 +87,27 @@ def test_the_parameters_to_evaluate(tmp_path):
     assert SUPERVISED.parameters(tmp_path) == tmp_path / "best.pt"
     (tmp_path / "other.pt").touch()
     assert SUPERVISED.parameters(tmp_path / "other.pt") == tmp_path / "other.pt"
-    assert AGENT.parameters(tmp_path) == tmp_path / "checkpoint.zip"
+    assert A2C_AGENT.parameters(tmp_path) == tmp_path / "checkpoint.zip"
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.safetensors").touch()
-    assert AGENT.parameters(tmp_path) == tmp_path / "model" / "model.safetensors"
+    assert A2C_AGENT.parameters(tmp_path) == tmp_path / "model" / "model.safetensors"
     (tmp_path / "checkpoint.zip").touch()
-    assert AGENT.parameters(tmp_path) == tmp_path / "checkpoint.zip"
+    assert A2C_AGENT.parameters(tmp_path) == tmp_path / "checkpoint.zip"
 
 
 def test_a_run_has_begun_once_it_has_left_anything_to_go_on_from(tmp_path):
-    for kind in (SUPERVISED, AGENT):
+    for kind in (SUPERVISED, A2C_AGENT):
         create_run(tmp_path / kind.name, kind, {})
         (tmp_path / kind.name / ".checkpoint.1.partial").touch()
         assert not kind.has_begun(tmp_path / kind.name)
     (tmp_path / "supervised" / "train.csv").touch()
     (tmp_path / "a2c" / "checkpoint.zip").touch()
-    for kind in (SUPERVISED, AGENT):
+    for kind in (SUPERVISED, A2C_AGENT):
         assert kind.has_begun(tmp_path / kind.name)
 
 
 def test_runs_of_another_or_an_unknown_kind(tmp_path):
-    create_run(tmp_path / "run", AGENT, {})
+    create_run(tmp_path / "run", A2C_AGENT, {})
     with pytest.raises(ValueError, match="holds a run of kind a2c, not supervised"):
         open_run(tmp_path / "run", SUPERVISED)
     for text in ("{", "[]", '{"kind": "a2c", "config": []}', '{"kind": [], "config": {}}', "\xff"):

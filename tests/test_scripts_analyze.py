@@ -17,7 +17,7 @@ from mnm_rl.analysis.supports import support_shares, supporting_sentences
 from mnm_rl.cores import CORES
 from mnm_rl.tasks.babi import BabiTask
 from mnm_rl.tasks.babi.files import VARIABLE
-from mnm_rl.training.folder import AGENT, SUPERVISED, RunKind, create_run
+from mnm_rl.training.folder import A2C_AGENT, SUPERVISED, RunKind, create_run
 from mnm_rl.training.rl.agent import make_agent
 from mnm_rl.training.rl.config import A2CConfig
 from mnm_rl.training.rl.config import config_to_dict as a2c_to_dict
@@ -80,8 +80,8 @@ def runs(data, tmp_path_factory):
     create_run(place / "other", RunKind("unheard-of", "curve.csv", "step", None), {})
     small = {"hidden_size": 4}
     agent = A2CConfig(env="MNMMaze-5x5", env_kwargs='{"horizon": 6}', core="lstm", core_settings=small)
-    create_run(place / "agent", AGENT, a2c_to_dict(agent))
-    make_agent(agent, make_env(agent, 2)).save(AGENT.checkpoint_of(place / "agent"))
+    create_run(place / "agent", A2C_AGENT, a2c_to_dict(agent))
+    make_agent(agent, make_env(agent, 2)).save(A2C_AGENT.checkpoint_of(place / "agent"))
     return place
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mnm_rl.cores import make_core
 from mnm_rl.cores.entnet import EntNetCore
-from mnm_rl.cores.tensor_memory import (
+from mnm_rl.cores.tpr import TPRCore, question_places
+from mnm_rl.cores.tpr_memory import (
     Changes,
     look_up,
     look_up_changes,
@@ -20,7 +21,6 @@ from mnm_rl.cores.tensor_memory import (
     visible_changes,
     write,
 )
-from mnm_rl.cores.tpr import TPRCore, question_places
 
 SIZES = {
     "tpr-rnn": {"hidden_size": 5, "entity_size": 4, "role_size": 3},

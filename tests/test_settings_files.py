@@ -13,7 +13,7 @@ from test_scripts_a2c import run_script  # noqa: F401 - a fixture
 
 from mnm_rl.agents import RecurrentA2C, RecurrentPPO
 from mnm_rl.cores import PairedCore
-from mnm_rl.training.folder import AGENT, AGENTS, PPO_AGENT
+from mnm_rl.training.folder import A2C_AGENT, AGENTS, PPO_AGENT
 from mnm_rl.training.rl.config import A2CConfig, PPOConfig, config_to_dict
 from mnm_rl.training.rl.environments import is_maze
 from mnm_rl.training.rl.settings_files import (
@@ -177,7 +177,7 @@ def entries_of_the_package() -> list[tuple[Any, dict[str, Any]]]:
         PPOConfig(env="CartPole-v1", core="lstm", core_layers=2, encoder=(8, 4), separate_critic=True)
     )
     found = [(RecurrentPPO, written)]
-    for kind, algorithm in ((AGENT, RecurrentA2C), (PPO_AGENT, RecurrentPPO)):
+    for kind, algorithm in ((A2C_AGENT, RecurrentA2C), (PPO_AGENT, RecurrentPPO)):
         found += [(algorithm, entry) for entry in read_entries(package_file(kind)).values()]
     return found
 
@@ -226,14 +226,14 @@ def test_which_entry_is_for_an_environment_and_a_core(env, core, found, tmp_path
         with pytest.raises(
             ValueError, match=rf"mine.yml has no settings of {env} for .*; it has .* A-v0/lstm"
         ):
-            find_entry(AGENT, env, core, path)
+            find_entry(A2C_AGENT, env, core, path)
         found = (0.7, core or "mnm-p")
         path = file_with(tmp_path, {**FILE, "default": {"gamma": 0.7}})
-    entry = find_entry(AGENT, env, core, path)
+    entry = find_entry(A2C_AGENT, env, core, path)
     assert entry is not None
     assert (entry.settings["gamma"], entry.core) == found
     assert entry.settings["core"] == entry.core
-    assert find_entry(AGENT, env, core, "none") is None
+    assert find_entry(A2C_AGENT, env, core, "none") is None
 
 
 @pytest.mark.parametrize(
@@ -379,7 +379,7 @@ def test_episodes_on_the_command_line_go_before_the_timesteps_of_a_file(run_scri
 )
 def test_an_entry_for_the_maze_is_found_by_either_id(tmp_path, key, env):
     path = file_with(tmp_path, {key: {"gamma": 0.7, "policy_kwargs": {"core": "lstm"}}})
-    config = config_for(AGENT, env, "lstm", source=path)
+    config = config_for(A2C_AGENT, env, "lstm", source=path)
     assert (config.env, config.gamma) == (env, 0.7)
 
 

@@ -22,7 +22,7 @@ pytest.importorskip("optuna")
 from mnm_rl.commands.tune import _given
 from mnm_rl.training import study
 from mnm_rl.training.curves import read_curve
-from mnm_rl.training.folder import AGENT, PPO_AGENT
+from mnm_rl.training.folder import A2C_AGENT, PPO_AGENT
 from mnm_rl.training.rl import search
 from mnm_rl.training.rl import study as rl_study
 from mnm_rl.training.rl.config import CONFIGS, A2CConfig, PPOConfig
@@ -92,7 +92,7 @@ def test_the_area_is_the_mean_over_equal_parts_of_the_steps():
     assert area_under_curve([(10 * parts, 4.0)], 10 * parts) == 4
 
 
-@pytest.mark.parametrize("kind", [AGENT, PPO_AGENT], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [A2C_AGENT, PPO_AGENT], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("n_envs", [1, 3, 16])
 def test_everything_in_the_space_is_a_run(kind, n_envs):
     config = CONFIGS[kind.name](env="CartPole-v1", n_envs=n_envs)
@@ -153,7 +153,7 @@ def test_a_trial_learns_as_the_program_does(run_script, tmp_path, monkeypatch): 
     assert len(seen) > 10
 
 
-@pytest.mark.parametrize("kind", [AGENT, PPO_AGENT], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [A2C_AGENT, PPO_AGENT], ids=lambda kind: kind.name)
 def test_a_search_and_what_it_leaves(kind, run_script, tmp_path):  # noqa: F811
     out = tmp_path / "search"
     words = [*WORDS, "--algorithm", kind.name, "--vf-coef", "0.25", "--out", out]

@@ -33,7 +33,7 @@ from mnm_rl.analysis.maze.numbers import describe_finds, describe_similarities
 from mnm_rl.analysis.maze.report import analyze_agent
 from mnm_rl.analysis.maze.watcher import SEED, MemoryWatcher
 from mnm_rl.envs import MazeRules, MazeVecEnv
-from mnm_rl.training.folder import AGENT, SUPERVISED, create_run
+from mnm_rl.training.folder import A2C_AGENT, SUPERVISED, create_run
 from mnm_rl.training.rl.agent import make_agent, make_logger
 from mnm_rl.training.rl.config import A2CConfig, config_to_dict
 from mnm_rl.training.rl.environments import make_env
@@ -277,7 +277,7 @@ def test_goal_similarity_of_a_core_without_values_is_refused():
 
 
 def make_run(directory: Path, config: A2CConfig) -> Path:
-    create_run(directory, AGENT, config_to_dict(config))
+    create_run(directory, A2C_AGENT, config_to_dict(config))
     agent = new_agent(config)
     agent.set_logger(Logger(None, []))
     agent.learn(config.n_envs * HORIZON)
@@ -365,13 +365,13 @@ def test_what_cannot_be_watched_is_refused_with_a_reason(tmp_path):
     with pytest.raises(ValueError, match="There is no run"):
         analyze_agent(tmp_path / "nothing", tmp_path)
     cartpole = A2CConfig(env="CartPole-v1", core="lstm")
-    create_run(tmp_path / "cartpole", AGENT, config_to_dict(cartpole))
+    create_run(tmp_path / "cartpole", A2C_AGENT, config_to_dict(cartpole))
     with pytest.raises(ValueError, match=r"in the maze .* plays CartPole-v1"):
         analyze_agent(tmp_path / "cartpole", tmp_path)
     create_run(tmp_path / "words", SUPERVISED, {})
     with pytest.raises(ValueError, match="of kind supervised"):
         analyze_agent(tmp_path / "words", tmp_path)
-    create_run(tmp_path / "maze", AGENT, config_to_dict(config()))
+    create_run(tmp_path / "maze", A2C_AGENT, config_to_dict(config()))
     with pytest.raises(ValueError, match="episodes must be at least 2, got 1"):
         analyze_agent(tmp_path / "maze", tmp_path, episodes=1)
 

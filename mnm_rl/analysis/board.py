@@ -80,6 +80,8 @@ class MemoryBoard:
     def _show_map(self, trace: Trace, iteration: int) -> None:
         first = self._batch.columns(slice(0, 1))
         episode = make_episode(self._task, first, "")
+        if not episode.question:
+            return  # a single step: nothing was written before
         logits = self._model.head(trace["outputs"][: len(first.inputs), :1]).cpu()
         title = f"iteration {iteration}: {describe_answer(self._task, episode, logits)}"
         figure = draw_question(trace.example(0).to("cpu"), episode, "together", STORY_WORDS, title)

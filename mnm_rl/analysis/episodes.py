@@ -48,7 +48,7 @@ class Episode:
 def make_episode(task: Task, batch: Batch, name: str) -> Episode:
     """A batch of one sequence with its words."""
     words = name_steps(task, batch)
-    return Episode(name, batch, words, question_start(words))
+    return Episode(name, batch, words, question_start(words, batch.asked[:, 0].tolist()))
 
 
 def held_out_episode(task: Task, number: int, split: str = "test", kind: int | None = None) -> Episode:
@@ -102,7 +102,8 @@ def text_episode(vocabulary: Vocabulary, text: str) -> Episode:
             raise ValueError(_unknown_word(word, vocabulary.symbols))
     inputs = torch.tensor(vocabulary.encode(words)).unsqueeze(1)
     batch = whole_sequences(inputs, inputs, inputs == vocabulary.placeholder)
-    return Episode("a story of one's own", batch, tuple(words), question_start(tuple(words)), answered=False)
+    question = question_start(tuple(words), batch.asked[:, 0].tolist())
+    return Episode("a story of one's own", batch, tuple(words), question, answered=False)
 
 
 def typical_batch(task: Task, size: int, split: str = "valid") -> Batch:

@@ -5,6 +5,8 @@ Dimensions: ``T`` time, ``F`` features.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from mnm_rl.tasks import Batch, PrioritySortTask, Task
@@ -50,13 +52,24 @@ def _name_bits(asked: list[bool]) -> tuple[str, ...]:
     return (*shown, "|", *(f"#{step}" for step in range(1, len(asked) - first + 1)))
 
 
-def question_start(words: tuple[str, ...]) -> int:
-    """The step at which the last question begins: after the sentence, or the answer, before it."""
+def question_start(words: tuple[str, ...], asked: Sequence[bool]) -> int:
+    """The step at which the last question begins: after the sentence, or the answer, before it.
+
+    In a sequence without sentences it is the first step of the last answer, and the very last step where an
+    answer is asked for from the first step on: there is something before it, unless there is one step alone.
+
+    Args:
+        words: of the sequence, for every step.
+        asked: whether an answer is asked for there.
+    """
     last = len(words) - 1
     while last > 0 and words[last] == PLACEHOLDER:
         last -= 1
     ends = (*SENTENCE_ENDS, PLACEHOLDER)
-    return max((t + 1 for t in range(last) if words[t] in ends), default=0)
+    if found := [t + 1 for t in range(last) if words[t] in ends]:
+        return found[-1]
+    answers = [t for t in range(1, len(asked)) if asked[t] and not asked[t - 1]]
+    return answers[-1] if answers else len(words) - 1
 
 
 def sentence_starts(words: tuple[str, ...]) -> list[int]:

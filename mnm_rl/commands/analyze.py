@@ -87,14 +87,14 @@ def main(args: Args) -> None:
     args = replace(args, run=shipped_folder(args.run))
     kind, values = read_kind(args.run, args.trusted)
     if kind in AGENTS:
-        analyze_maze(args)
+        analyze_agent_run(args)
     elif kind is SUPERVISED:
         analyze_supervised(args, values)
     else:
         raise ValueError(f"{args.run} is a run of kind {kind.name}; there is nothing to look at.")
 
 
-def analyze_maze(args: Args) -> None:
+def analyze_agent_run(args: Args) -> None:
     """Pictures of an agent in the maze."""
     _refuse(args, OF_SUPERVISED, "supervised runs", "an agent's")
     given = {name: getattr(args, name) for name in OF_AGENTS if getattr(args, name) is not None}
@@ -121,6 +121,8 @@ def analyze_supervised(args: Args, values: dict[str, Any]) -> None:
         _print_supports(args, config, task, model)
         return
     episode = _choose_episode(args, task)
+    if not episode.question:
+        raise ValueError(f"The {episode.name} has a single step; there is nothing that it could remember.")
     with torch.no_grad():
         trace = record(model.core, model.encoder(episode.batch.inputs))
         logits = model.head(trace["outputs"])

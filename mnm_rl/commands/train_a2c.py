@@ -20,7 +20,7 @@ from mnm_rl.commands.parsing import Choices, find_choices, parse_run
 from mnm_rl.commands.train_agent import Options, check_preset, config_to_go_on_with, new_config, train_run
 from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.devices import leave_processes
-from mnm_rl.training.folder import AGENT
+from mnm_rl.training.folder import A2C_AGENT
 from mnm_rl.training.rl.config import A2CConfig
 from mnm_rl.training.rl.environments import is_maze
 from mnm_rl.training.rl.presets import PresetName, preset_config
@@ -45,7 +45,7 @@ def main(args: Args) -> None:
 def _new(chosen: Choices) -> A2CConfig:
     """The settings of a new run; a preset's, if there is one."""
     if chosen.preset is None:
-        config = new_config(chosen, AGENT, sys.argv[1:])
+        config = new_config(chosen, A2C_AGENT, sys.argv[1:])
         assert isinstance(config, A2CConfig)
         return config
     config = preset_config(chosen.preset, chosen.core or "mnm-p")
@@ -58,7 +58,7 @@ def _parse() -> Args:
     """The options; a preset's settings, or those of a run that goes on, are the defaults."""
     chosen = find_choices(sys.argv[1:])
     check_preset(chosen)
-    config = _new(chosen) if chosen.resume is None else config_to_go_on_with(chosen.resume, chosen, AGENT)
+    config = _new(chosen) if chosen.resume is None else config_to_go_on_with(chosen.resume, chosen, A2C_AGENT)
     assert isinstance(config, A2CConfig)
     return parse_run(Args(run=config), __doc__)
 

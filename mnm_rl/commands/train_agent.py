@@ -19,7 +19,7 @@ from mnm_rl.commands.parsing import Choices, check_resume
 from mnm_rl.envs import MazeVecEnv
 from mnm_rl.training.command_line import command_words, is_installed_command
 from mnm_rl.training.devices import first_process_only, join_processes, own_device, set_up_torch
-from mnm_rl.training.folder import AGENT, RunKind, change_config, create_run, names_modules
+from mnm_rl.training.folder import A2C_AGENT, RunKind, change_config, create_run, names_modules
 from mnm_rl.training.locks import hold_run
 from mnm_rl.training.rl.agent import (
     changed_config,
@@ -94,7 +94,7 @@ def train_run(options: Options, run: AgentConfig) -> None:
 def _name(config: AgentConfig) -> str:
     """Of a run's folder."""
     environment = config.env.rpartition(":")[2].replace("/", "-")
-    algorithm = "" if config.kind is AGENT else f"-{config.kind.name}"
+    algorithm = "" if config.kind is A2C_AGENT else f"-{config.kind.name}"
     return f"{environment}-{config.core.replace(':', '-')}{algorithm}-seed{config.seed}"
 
 

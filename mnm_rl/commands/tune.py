@@ -24,7 +24,7 @@ from rich.console import Console
 from mnm_rl.commands.parsing import SHORT, find_choices, parse_run
 from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.devices import set_up_torch
-from mnm_rl.training.folder import AGENT, PPO_AGENT
+from mnm_rl.training.folder import A2C_AGENT, PPO_AGENT
 from mnm_rl.training.locks import hold_run
 from mnm_rl.training.rl.config import A2CConfig, PPOConfig
 from mnm_rl.training.rl.environments import EnvConfig, is_maze, make_env
@@ -230,7 +230,7 @@ def _parse() -> Args:
     except argparse.ArgumentError as error:
         raise ValueError("--algorithm needs a value.") from error
     start: dict[str, Any] = {"env": chosen.env or EnvConfig().env, "core": chosen.core or "mnm-p"}
-    if algorithm == AGENT.name:
+    if algorithm == A2C_AGENT.name:
         return parse_run(A2CArgs(run=A2CConfig(**start), algorithm="a2c"), __doc__)
     return parse_run(PPOArgs(run=PPOConfig(**start)), __doc__)
 

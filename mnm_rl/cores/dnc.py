@@ -233,7 +233,7 @@ class DNCCore(MemoryCore[Any]):
         if self.config.kernel == "reference" or self.config.is_sparse:
             return False
         parts = {"controller": nn.LSTMCell, "interface": nn.Linear}
-        if departure(self, DNCCore, ("initial_state", "_advance"), parts) is not None:
+        if departure(self, DNCCore, _METHODS, parts) is not None:
             return False
         return kernel.fits(self.switches, inputs, *state, *self._trained())
 
@@ -354,3 +354,7 @@ class DNCCore(MemoryCore[Any]):
             free.sum(1, keepdim=True),
             *(size.unsqueeze(1) for size in sizes),
         )
+
+
+_METHODS = ("initial_state", "_advance", "_write_weights", "_mix", "_loop", "_loop_in_segments")
+"""Methods that the operation in C++ stands for."""

@@ -2,7 +2,7 @@
 
 Schlag, Munkhdalai and Schmidhuber 2021, "Learning associative inference using fast weight memory", section 3.
 What is read goes to the output alone and not back to the LSTM, so that the LSTM runs over a whole sequence
-at once, and so do all reads and nearly all of the writes (:mod:`mnm_rl.kernels.tensor_memory`).
+at once, and so do all reads and nearly all of the writes (:mod:`mnm_rl.kernels.fwm`).
 
 Dimensions: ``T`` time, ``B`` batch, ``I`` input size, ``N`` reads; sizes ``d_h`` LSTM, ``d_s`` entity (a
 subject or a target), ``d_r`` relation.
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, reset_state
 from mnm_rl.cores.recurrent import LSTMConfig, LSTMCore, LSTMState
-from mnm_rl.kernels import tensor_memory
-from mnm_rl.kernels.tensor_memory import Commands, plain_step
+from mnm_rl.kernels import fwm as kernel
+from mnm_rl.kernels.fwm import Commands, plain_step
 
 Kernel = Literal["auto", "reference", "chunked"]
 """``chunked`` takes many steps at once, ``reference`` is the plain loop; ``auto`` is ``chunked`` for more
@@ -119,7 +119,7 @@ class FWMCore(MemoryCore[FWMState]):
         if record:
             read, memory, trace = _recorded(commands, state.memory, batch_resets)
         else:
-            run = tensor_memory.scan if self._takes_chunks(len(inputs)) else tensor_memory.plain
+            run = kernel.scan if self._takes_chunks(len(inputs)) else kernel.plain
             (read, memory), trace = run(commands, state.memory, batch_resets), None
         meta_loss = inputs.new_zeros(inputs.shape[:2])
         outputs = self._outputs(hidden, read.transpose(0, 1))
@@ -178,7 +178,7 @@ def _recorded(
     written, held = (torch.stack(column).unsqueeze(2) for column in zip(*sizes, strict=True))
     trace = {
         "rates": commands.rates.T.unsqueeze(2),
-        "write_keys": tensor_memory.keys(commands.subjects, commands.relations).transpose(0, 1).unsqueeze(2),
+        "write_keys": kernel.keys(commands.subjects, commands.relations).transpose(0, 1).unsqueeze(2),
         "write_values": commands.targets.transpose(0, 1).unsqueeze(2),
         "read_values": torch.stack(reads).unsqueeze(2),
         "write_sizes": written,

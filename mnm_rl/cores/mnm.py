@@ -35,6 +35,7 @@ from mnm_rl.kernels import (
 from mnm_rl.kernels.recurrent import fits
 from mnm_rl.kernels.snapshots import SnapshotEvery, scan_in_segments, segment_lengths, snapshot_ratio
 from mnm_rl.memory import (
+    STANDARD_RULES,
     WRITE_RULES,
     Normalization,
     OutputActivation,
@@ -264,6 +265,8 @@ class MNMCore(MemoryCore[MNMState]):
     def _backend(self, inputs: Tensor) -> str:
         modules = _MODULES if self._rule.predicts_activations else _MODULES_WITHOUT_FEEDBACK
         config, obstacle = self.config, departure(self, MNMCore, _METHODS, modules)
+        if obstacle is None and self._rule is not STANDARD_RULES.get(config.write_rule, self._rule):
+            obstacle = f"its write rule {config.write_rule!r} has been replaced"
         backend = choose(config.kernel, inputs.device, inputs.dtype, config.write_rule, obstacle)
         if backend == "reference" and config.snapshot_every is not None:
             reason = obstacle or f"no kernel has the write rule {config.write_rule!r} here"
@@ -400,7 +403,10 @@ class MNMCore(MemoryCore[MNMState]):
         return Reads(read_values, meta_loss, keys[:, :-1], values[:, :-1])
 
 
-_METHODS = ("initial_state", "interaction_vectors", "predicted_activations", "write", "_read", "_step")
+_METHODS = (
+    *("initial_state", "interaction_vectors", "predicted_activations", "write"),
+    *("_read", "_step", "_in_layers", "_loop"),
+)
 """Methods that the kernels stand for."""
 _METHODS_OF_A_STEP = (*_METHODS, "step", "forward", "_backend", "_scan", "_scan_parameters")
 """Methods that a quick step stands for."""

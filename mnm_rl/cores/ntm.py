@@ -154,7 +154,9 @@ class NTMCore(MemoryCore[NTMState]):
 
     def _needs_plain_loop(self) -> bool:
         """Whether the operation would leave out something, or does not work here."""
-        changed = departure(self, NTMCore, ("initial_state", "head_parameters", "_advance"), _MODULES)
+        changed = departure(
+            self, NTMCore, ("initial_state", "head_parameters", "_advance", "_loop"), _MODULES
+        )
         return changed is not None or not is_ordinary_call()
 
     def _loop(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mnm_rl.cores.base import CoreOutput, reset_state, steps_with_resets
 from mnm_rl.cores.sentences import SentenceCore, SentenceEncoding
-from mnm_rl.cores.tensor_memory import (
+from mnm_rl.cores.tpr_memory import (
     CHANGES,
     look_up,
     look_up_changes,

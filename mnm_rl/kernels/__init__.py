@@ -47,7 +47,7 @@ Backend = Literal["auto", "reference", "torch", "cpu", "triton", "graphs"]
 have not run on a GPU: only there would a missing barrier show."""
 
 
-WRITE_RULES: dict[str, frozenset[str]] = {
+RULES_OF_KERNELS: dict[str, frozenset[str]] = {
     "torch": reversible.WRITE_RULES,
     "cpu": cpu.WRITE_RULES,
     "triton": frozenset({"local", "gradient"}),  # here, because its package needs triton
@@ -81,10 +81,10 @@ def choose(
     if backend == "reference":
         return backend
     if backend == "auto":
-        if obstacle is None and fits_cpu and write_rule in WRITE_RULES["cpu"] and _compiles():
+        if obstacle is None and fits_cpu and write_rule in RULES_OF_KERNELS["cpu"] and _compiles():
             return "cpu"
         name = "graphs" if device.type in graphs.DEVICES else "torch"
-        return name if obstacle is None and write_rule in WRITE_RULES[name] else "reference"
+        return name if obstacle is None and write_rule in RULES_OF_KERNELS[name] else "reference"
     _check_core(backend, write_rule, obstacle)
     if backend == "triton":
         _check_triton(device, dtype)
@@ -103,11 +103,11 @@ def _check_core(kernel: str, write_rule: str, obstacle: str | None) -> None:
             f"The {kernel} kernel cannot run this core, because {obstacle}; "
             "take kernel='reference' or kernel='auto'."
         )
-    if write_rule not in WRITE_RULES[kernel]:
-        having = ["reference", *[name for name, rules in WRITE_RULES.items() if write_rule in rules]]
+    if write_rule not in RULES_OF_KERNELS[kernel]:
+        having = ["reference", *[name for name, rules in RULES_OF_KERNELS.items() if write_rule in rules]]
         raise ValueError(
             f"The {kernel} kernel has no write rule {write_rule!r}, only "
-            f"{', '.join(sorted(WRITE_RULES[kernel]))}; kernels that have it: {', '.join(having)}."
+            f"{', '.join(sorted(RULES_OF_KERNELS[kernel]))}; kernels that have it: {', '.join(having)}."
         )
 
 
@@ -176,7 +176,7 @@ def scan(
 
 
 __all__ = [
-    "WRITE_RULES",
+    "RULES_OF_KERNELS",
     "Backend",
     "BuildError",
     "MNMState",

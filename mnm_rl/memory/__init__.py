@@ -11,6 +11,7 @@ from mnm_rl.memory.function import (
 )
 from mnm_rl.memory.loss import memory_objective, meta_objective
 from mnm_rl.memory.writes import (
+    STANDARD_RULES,
     WRITE_RULES,
     Normalization,
     WriteInputs,
@@ -23,6 +24,7 @@ from mnm_rl.memory.writes import (
 )
 
 __all__ = [
+    "STANDARD_RULES",
     "WRITE_RULES",
     "Normalization",
     "OutputActivation",

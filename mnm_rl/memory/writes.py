@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import torch
@@ -224,3 +225,5 @@ that is left. So the error is that of what would be recalled, as in the gated de
 ``alpha S - beta (alpha S k - v) k^T`` is the same in one layer that starts at zero. Writing first would scale
 the new association by alpha, too, and beta = 1 would no longer store the value.
 """
+STANDARD_RULES: Mapping[str, WriteRule] = MappingProxyType(dict(WRITE_RULES))
+"""The rules that kernels can stand for, whatever is put into :data:`WRITE_RULES` later."""

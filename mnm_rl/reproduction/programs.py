@@ -13,7 +13,7 @@ from mnm_rl.reproduction.measure import MeasurementConfig
 from mnm_rl.reproduction.rl.contrib import words as contrib_words
 from mnm_rl.reproduction.trials import Program, ProgramName
 from mnm_rl.tasks import task_options
-from mnm_rl.training.folder import AGENT, CONTRIB, MEASUREMENT, PPO_AGENT, SUPERVISED, RunKind
+from mnm_rl.training.folder import A2C_AGENT, CONTRIB, MEASUREMENT, PPO_AGENT, SUPERVISED, RunKind
 from mnm_rl.training.options import command_line, flat
 from mnm_rl.training.rl import config as rl
 from mnm_rl.training.supervised import config as supervised
@@ -37,10 +37,10 @@ def programs() -> dict[ProgramName, Program]:
             tested=True,
         ),
         "a2c": Program(
-            kind=AGENT,
+            kind=A2C_AGENT,
             command=(*MNM_RL, "train-a2c"),
             flags=QUIET,
-            complete=lambda given: _complete_rl(given, AGENT),
+            complete=lambda given: _complete_rl(given, A2C_AGENT),
             words=lambda given: _words(rl.A2CConfig, given),
             length_option="episodes",
         ),

@@ -108,9 +108,9 @@ class RunKind:
 SUPERVISED = RunKind(
     "supervised", "valid.csv", "iteration", "checkpoint.pt", best="best.pt", other_curves=("train.csv",)
 )
-AGENT = RunKind("a2c", "progress.csv", "episodes", "checkpoint.zip", key="updates")
-PPO_AGENT = replace(AGENT, name="ppo")
-AGENTS = (AGENT, PPO_AGENT)
+A2C_AGENT = RunKind("a2c", "progress.csv", "episodes", "checkpoint.zip", key="updates")
+PPO_AGENT = replace(A2C_AGENT, name="ppo")
+AGENTS = (A2C_AGENT, PPO_AGENT)
 """Runs of reinforcement learning; the same files, whatever the algorithm."""
 MEASUREMENT = RunKind("measurement", "measurement.csv", "round", None, key="round")
 CONTRIB = RunKind("sb3-contrib", "progress.csv", "timesteps", None, key="timesteps")

@@ -33,7 +33,7 @@ def describe_finds(episodes: MazeEpisodes) -> str:
     series = _series(episodes, chosen)
     rows = [("", *series)]
     for name, steps in _phases(episodes.found[:, chosen]).items():
-        rows.append((name, *(_mean(values[steps]) for values in series.values())))
+        rows.append((name, *(_mean_text(values[steps]) for values in series.values())))
     lines.append(format_table(rows))
     first = episodes.found[:, chosen].argmax(0) + 1
     for name in ("write size", "rate"):
@@ -70,7 +70,7 @@ def _series(episodes: MazeEpisodes, chosen: NDArray[np.bool_]) -> dict[str, NDAr
     return {"value": episodes.values[:, chosen, None], **memory}
 
 
-def _mean(values: NDArray[np.floating]) -> str:
+def _mean_text(values: NDArray[np.floating]) -> str:
     """Over all steps ``[N, L]``, layer by layer."""
     return "/".join(f"{mean:.2f}" for mean in values.mean(0)) if len(values) else "-"
 

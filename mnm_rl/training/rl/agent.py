@@ -19,13 +19,13 @@ from mnm_rl.agents.ppo import RecurrentPPO
 from mnm_rl.agents.processes import seed_envs
 from mnm_rl.agents.resumable import check_processes
 from mnm_rl.model_files.folder import WEIGHTS_FILE
-from mnm_rl.training.folder import AGENT, PPO_AGENT, RunKind, check_changes, open_run
+from mnm_rl.training.folder import A2C_AGENT, PPO_AGENT, RunKind, check_changes, open_run
 from mnm_rl.training.options import plain
 from mnm_rl.training.rl.config import CHANGEABLE, AgentConfig, config_from_dict, config_to_dict
 from mnm_rl.training.rl.environments import normalized_env
 
 ALGORITHMS: dict[str, type[RecurrentOnPolicyAlgorithm]] = {
-    AGENT.name: RecurrentA2C,
+    A2C_AGENT.name: RecurrentA2C,
     PPO_AGENT.name: RecurrentPPO,
 }
 """Kind of run -> what trains in it."""

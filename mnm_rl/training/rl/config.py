@@ -13,7 +13,7 @@ from tyro.conf import Suppress, arg
 from mnm_rl.agents.minibatches import find_cuts
 from mnm_rl.agents.policy_core import CoreSettings
 from mnm_rl.agents.policy_settings import check_net_arch
-from mnm_rl.training.folder import AGENT, PPO_AGENT, RunKind
+from mnm_rl.training.folder import A2C_AGENT, PPO_AGENT, RunKind
 from mnm_rl.training.options import (
     check_numbers,
     core_help,
@@ -230,7 +230,7 @@ def tells_defaults(config_class: type[ConfigT]) -> type[ConfigT]:
 class A2CConfig(AgentConfig):
     """A run of A2C."""
 
-    kind = AGENT
+    kind = A2C_AGENT
     defaults = A2C
     default_entropy_kind = "concentration"
 
@@ -297,7 +297,7 @@ def config_to_dict(config: AgentConfig) -> dict[str, Any]:
     return plain(values)
 
 
-def config_from_dict(values: Mapping[str, Any], kind: RunKind = AGENT) -> AgentConfig:
+def config_from_dict(values: Mapping[str, Any], kind: RunKind = A2C_AGENT) -> AgentConfig:
     """The inverse of :func:`config_to_dict`; runs from before ``core_settings`` load too.
 
     Args:

@@ -16,7 +16,7 @@ from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from mnm_rl.agents.processes import gathered, wait_for_all
 from mnm_rl.files import atomic_write
 from mnm_rl.training.curves import CurveFile, mean
-from mnm_rl.training.folder import AGENT
+from mnm_rl.training.folder import A2C_AGENT
 from mnm_rl.training.rl.agent import updates_made
 from mnm_rl.updates import process_share
 
@@ -84,7 +84,7 @@ class RunRecorder(BaseCallback):
         self.progress = Progress(**self.model.callback_state.get("recorder", {}))
         self._is_main = process_share()[0] == 0
         if self._is_main:
-            self._curve = CurveFile(self.directory / AGENT.curve, "updates", after=self.progress.updates)
+            self._curve = CurveFile(self.directory / A2C_AGENT.curve, "updates", after=self.progress.updates)
         self._started = time.monotonic() - self.progress.seconds
         # From the first moment on there is something to go on from.
         self.save()
@@ -118,7 +118,7 @@ class RunRecorder(BaseCallback):
         whole = io.BytesIO()
         self.model.save(whole, all_processes=True)
         if self._is_main:
-            with atomic_write(AGENT.checkpoint_of(self.directory)) as temporary:
+            with atomic_write(A2C_AGENT.checkpoint_of(self.directory)) as temporary:
                 temporary.write_bytes(whole.getbuffer())
         # Whoever ended before it is written would have torchrun end all the others.
         wait_for_all()

@@ -12,7 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 
 from mnm_rl.training.curves import mean
-from mnm_rl.training.folder import AGENT, PPO_AGENT
+from mnm_rl.training.folder import A2C_AGENT, PPO_AGENT
 from mnm_rl.training.rl.agent import make_agent
 from mnm_rl.training.rl.config import AgentConfig
 from mnm_rl.training.rl.environments import make_env
@@ -40,7 +40,7 @@ BOTH: Space = {
 }
 """What is searched for both algorithms. A setting that the run does not have is left out."""
 SPACES: dict[str, Space] = {
-    AGENT.name: {
+    A2C_AGENT.name: {
         **BOTH,
         "n_steps": Choice((16, 32, 64, 128)),
         "normalize_advantage": Choice((False, True)),

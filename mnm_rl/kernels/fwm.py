@@ -12,7 +12,7 @@ since:
 
 with D the product of all 1 / max(1, |F|) since that write, 0 across the start of an episode. Products with
 F_0 are those of matrices, over all steps of a chunk at once. Two keys meet as two pairs of vectors do,
-``(s . s') (r . r')``, so what goes step by step, in :mod:`mnm_rl.kernels.tensor_memory_writes`, has C and d_t
+``(s . s') (r . r')``, so what goes step by step, in :mod:`mnm_rl.kernels.fwm_writes`, has C and d_t
 numbers a step in place of d_s d_r d_t. The norm comes from ``|F + k x u|^2 = |F|^2 + 2 v . u + |k|^2 |u|^2``.
 
 The backward pass, written out below, goes through the chunks from the last. It keeps vectors, and F before
@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mnm_rl.kernels import tensor_memory_writes as writes
+from mnm_rl.kernels import fwm_writes as writes
 
 CHUNK = 32
 """C."""

@@ -1,6 +1,6 @@
 """The writes of a chunk of steps to a tensor memory, one after the other, forward and backward.
 
-See :mod:`mnm_rl.kernels.tensor_memory`, whose F, D and chunks these are. Of the memory before the chunk only
+See :mod:`mnm_rl.kernels.fwm`, whose F, D and chunks these are. Of the memory before the chunk only
 what it holds at the chunk's keys is needed, and of the keys only their products:
 
     v_t = D' F_0(k_t) + sum_{tau < t} D'_tau (k_tau . k_t) u_tau,    D' the row of D of the step before
