@@ -126,16 +126,18 @@ def _said_by_rl_zoo() -> Iterator[None]:
     """Turn what RL Zoo raises for bad input into a ValueError.
 
     Raises:
-        ValueError: an assertion of RL Zoo's own files failed, Gymnasium refused the environment, or a module
-            that was named is not there.
+        ValueError: an assertion of RL Zoo's own files failed, Gymnasium refused the environment, a module that
+            was named is not there, or a value is no Python.
     """
     try:
         yield
     except (gymnasium.error.Error, ImportError) as error:
         raise ValueError(str(error)) from error
-    except AssertionError as error:
+    except SyntaxError as error:
+        raise ValueError(f"a value is no Python, in which RL Zoo reads it: {error}.") from error
+    except (AssertionError, NameError) as error:
         last = traceback.extract_tb(error.__traceback__)[-1].filename
-        if "rl_zoo3" not in last or not str(error):
+        if not ("rl_zoo3" in last or last == "<string>") or not str(error):
             raise
         raise ValueError(str(error)) from error
 

@@ -6,11 +6,14 @@ the process that runs its command line.
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import inspect
 import os
 import tempfile
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from pprint import pprint
@@ -20,11 +23,14 @@ import optuna
 import rl_zoo3.enjoy
 import rl_zoo3.train
 import yaml
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS, create_test_env
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
+from mnm_rl.agents.arguments import check_dictionary
 from mnm_rl.envs import MazeVecEnv
 from mnm_rl.training.folder import A2C_AGENT, PPO_AGENT, RunKind
 from mnm_rl.training.rl.agent import ALGORITHMS
@@ -73,6 +79,7 @@ class RecurrentExperiments(ExperimentManager):
         if self._kind is None or self._given.get("config"):
             return super().read_hyperparameters()
         entry = self._package_entry(self._kind)
+        print(f"Settings of mnm-rl train-{self._kind.name} for {self._env_id}")
         with tempfile.TemporaryDirectory() as folder:
             self.config = str(Path(folder) / f"mnm-rl-{self._kind.name}.yml")
             Path(self.config).write_text(yaml.safe_dump({self._env_id: entry}))
@@ -83,6 +90,7 @@ class RecurrentExperiments(ExperimentManager):
         arguments = given.get("policy_kwargs", {})
         if isinstance(arguments, str):  # RL Zoo evaluates such texts, which may hold any Python
             return zoo_entry(kind, self._env_id, env_kwargs=self.env_kwargs)
+        check_dictionary("policy_kwargs", arguments)
         entry = zoo_entry(kind, self._env_id, arguments.get("core"), self.env_kwargs)
         if arguments:
             given["policy_kwargs"] = merged_policy_arguments(entry, arguments)
@@ -106,8 +114,29 @@ class RecurrentExperiments(ExperimentManager):
             self.vec_env_class = partial(batch_of_mazes, self._env_id, arguments, log)
         return super().create_envs(n_envs, eval_env, no_log)
 
+    def load_trial(
+        self, storage: str, study_name: str, trial_id: int | None = None, convert: bool = True
+    ) -> dict[str, Any]:
+        """The settings of a trial, and the policy of its study, whose core is not searched; see base class."""
+        found = super().load_trial(storage, study_name, trial_id, convert)
+        if self._kind is None or not convert:
+            return found
+        kept = storage
+        if storage.endswith(".log"):
+            kept = JournalStorage(JournalFileBackend(storage))
+        arguments = optuna.load_study(storage=kept, study_name=study_name).user_attrs.get("policy_kwargs", "")
+        with suppress(ValueError, SyntaxError):  # RL Zoo notes it as a text, which may name classes
+            found["policy_kwargs"] = ast.literal_eval(arguments)
+        return found
+
     def hyperparameters_optimization(self) -> None:
-        """Search what ``mnm-rl tune`` searches; see base class."""
+        """Search what ``mnm-rl tune`` searches; see base class.
+
+        Raises:
+            ValueError: pandas, by which RL Zoo reports a search at its end, is not installed.
+        """
+        if importlib.util.find_spec("pandas") is None:
+            raise ValueError("A search needs pandas for its report, which is not installed: pip install pandas.")
         if self._kind is not None:
             bptt_steps = self._hyperparams.get("bptt_steps")
             HYPERPARAMS_SAMPLER[self.algo] = sampler(self._kind, bptt_steps)
