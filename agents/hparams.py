@@ -57,9 +57,9 @@ def agent_settings(agent: RecurrentOnPolicyAlgorithm) -> dict[str, Setting]:
 class HParamCallback(BaseCallback):
     """Enter a run with all its settings into TensorBoard's HPARAMS, with the numbers that it ended with.
 
-    ``agent.learn(100_000, callback=HParamCallback())`` of an agent with a ``tensorboard_log``. The numbers of
-    the last update, which Stable-Baselines3 leaves out, and the mean of the last episodes are written when the
-    training ends.
+    ``agent.learn(100_000, callback=HParamCallback())`` of an agent with a ``tensorboard_log``. What
+    Stable-Baselines3 leaves out, the numbers of the last update and the mean of the last episodes, is written
+    when the training ends.
 
     Args:
         metrics: tags of the numbers to be shown beside the settings, as they are logged.

@@ -309,7 +309,10 @@ def test_a_schedule_that_falls_to_zero_is_zero_where_the_last_rollout_goes_beyon
         "MlpPolicy", MazeVecEnv(ENVS, size=3), lambda left: 1e-3 * left, STEPS, seed=0, device="cpu"
     )
     rates = []
-    agent.train, train = lambda: (train(), rates.append(agent.policy.optimizer.param_groups[0]["lr"])), agent.train
+    agent.train, train = (
+        lambda: (train(), rates.append(agent.policy.optimizer.param_groups[0]["lr"])),
+        agent.train,
+    )
     agent.learn(STEPS * ENVS + 1)
     assert len(rates) == 2
     assert rates[0] == pytest.approx(1e-3 / (STEPS * ENVS + 1))

@@ -1,4 +1,4 @@
-"""RL Baselines3 Zoo with our agents: its train, enjoy and -optimize, on the smallest things that they can do."""
+"""RL Baselines3 Zoo with our agents: train, enjoy and -optimize, on the smallest things that they can do."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,11 @@ import yaml
 from test_scripts_a2c import run_script  # noqa: F401 - a fixture
 
 pytest.importorskip("rl_zoo3", reason="needs the extra zoo")
-optuna = pytest.importorskip("optuna", reason="needs the extra zoo")
+pytest.importorskip("pandas", reason="needs the extra zoo")
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from mnm_rl.agents import RecurrentA2C, RecurrentPPO
 from mnm_rl.commands.zoo import _rl_zoo, taken_core
@@ -96,7 +100,7 @@ def test_a_search_keeps_the_core_and_prunes_what_is_not_finite(run_script, monke
     status, out, err = run_script("zoo", "train", *words, *search, "-params", policy, "n_envs:2")
     assert status == 0, err
     assert {each[:3] for each in made} == {("gru", 4, "entropy")}
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend("study.log"))
+    storage = JournalStorage(JournalFileBackend("study.log"))
     pruned, done = optuna.load_study(storage=storage, study_name="cores").trials
     assert (pruned.state.name, done.state.name) == ("PRUNED", "COMPLETE")
     assert "Trial 0 is pruned: Nothing is finite." in out
@@ -117,7 +121,7 @@ def test_a_file_of_the_users_goes_before_the_package(run_script):  # noqa: F811
     first = Path("logs/recurrenta2c/CartPole-v1_1/CartPole-v1.zip")
     agent = RecurrentA2C.load(first, device="cpu")
     assert (agent.policy.core_name, agent.policy.memory.config.hidden_size) == ("lstm", 4)
-    assert (agent.n_steps, agent.learning_rate(1.0)) == (8, 0.01)
+    assert (agent.n_steps, agent.lr_schedule(1.0)) == (8, 0.01)
     status, _, err = run_script("zoo", "train", *words, "-i", first)
     assert status == 0, err
     assert Path("logs/recurrenta2c/CartPole-v1_2/CartPole-v1.zip").is_file()

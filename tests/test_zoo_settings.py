@@ -6,6 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 
 from mnm_rl.agents import agent_settings
 from mnm_rl.training.folder import A2C_AGENT, PPO_AGENT
@@ -87,7 +88,7 @@ class Parts(Pictures):
 
 def test_policy_and_normalization_fit_the_observations(monkeypatch):
     for name, env in (("Pictures-v0", Pictures), ("Parts-v0", Parts)):
-        spec = gymnasium.envs.registration.EnvSpec(name, env)
+        spec = EnvSpec(name, env)  # pyright: ignore[reportArgumentType] - a class makes one
         monkeypatch.setitem(gymnasium.registry, name, spec)
     pictures, parts = (zoo_entry(PPO_AGENT, name) for name in ("Pictures-v0", "Parts-v0"))
     assert (pictures["policy"], pictures["normalize"]) == ("CnnPolicy", {"norm_obs": False})

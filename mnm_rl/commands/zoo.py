@@ -6,9 +6,10 @@ $ mnm-rl zoo train --algo recurrenta2c --env MNMMaze-9x9 -params policy_kwargs:"
 $ mnm-rl zoo train --algo recurrentppo_mnm --env CartPoleNoVel-v1 -optimize --n-trials 20
 $ mnm-rl zoo enjoy --algo recurrentppo_mnm --env CartPoleNoVel-v1 -f logs --no-render
 
-Sub-commands and options are RL Zoo's; mnm-rl zoo train --help lists them. Without -conf, settings are those of
-mnm-rl train-a2c and train-ppo for the environment and the core. --core NAME, which RL Zoo does not have, chooses
-the core of such a run; mnm-p or what the environment's settings say is the default. It needs the extra zoo.
+Sub-commands and options are RL Zoo's; mnm-rl zoo train --help lists them. Without -conf, settings are those
+of mnm-rl train-a2c and train-ppo for the environment and the core. --core NAME, which RL Zoo does not have,
+chooses the core of such a run; mnm-p or what the environment's settings say is the default. It needs
+pip install 'mnm-rl[zoo]'.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def main(words: Sequence[str]) -> None:
         ValueError: there is no such program or core, RL Zoo is not installed, or it refuses something.
     """
     if not words or words[0] in ("-h", "--help"):
-        print(f"{__doc__.strip()}\n")
+        print(f"{(__doc__ or '').strip()}\n")
         print("\n".join(f"  {name:18}{text}" for name, text in COMMANDS.items()))
         return
     if words[0] not in COMMANDS:
@@ -126,8 +127,8 @@ def _said_by_rl_zoo() -> Iterator[None]:
     """Turn what RL Zoo raises for bad input into a ValueError.
 
     Raises:
-        ValueError: an assertion of RL Zoo's own files failed, Gymnasium refused the environment, a module that
-            was named is not there, or a value is no Python.
+        ValueError: an assertion of RL Zoo's own files failed, Gymnasium refused the environment, a module
+            that was named is not there, or a value is no Python.
     """
     try:
         yield

@@ -1,7 +1,7 @@
 """RL Baselines3 Zoo with the recurrent agents among its algorithms, and the maze as one batch.
 
-RL Zoo has no place where another package could enter itself, so its tables and two of its names are changed in
-the process that runs its command line.
+RL Zoo has no place where another package could enter itself, so its tables and two of its names are changed
+in the process that runs its command line.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from pprint import pprint
 from typing import Any
 
 import optuna
-import rl_zoo3.enjoy
-import rl_zoo3.train
+import rl_zoo3.enjoy  # pyright: ignore[reportMissingImports]
+import rl_zoo3.train  # pyright: ignore[reportMissingImports]
 import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from rl_zoo3.exp_manager import ExperimentManager
-from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
-from rl_zoo3.utils import ALGOS, create_test_env
+from rl_zoo3.exp_manager import ExperimentManager  # pyright: ignore[reportMissingImports]
+from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER  # pyright: ignore[reportMissingImports]
+from rl_zoo3.utils import ALGOS, create_test_env  # pyright: ignore[reportMissingImports]
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from mnm_rl.agents.arguments import check_dictionary
@@ -45,8 +45,8 @@ KINDS: dict[str, RunKind] = {"recurrenta2c": A2C_AGENT, "recurrentppo_mnm": PPO_
 class RecurrentExperiments(ExperimentManager):
     """RL Zoo's runs, for its own algorithms as they are and for ours with settings of the package.
 
-    Without ``-conf``, settings are those of ``mnm-rl train-a2c`` and ``train-ppo`` for the environment and the
-    core; ``-params`` goes before them. The maze is played as one batch. In a search, the settings that are
+    Without ``-conf``, settings are those of ``mnm-rl train-a2c`` and ``train-ppo`` for the environment and
+    the core; ``-params`` goes before them. The maze is played as one batch. In a search, the settings that are
     drawn are those of ``mnm-rl tune``, the core stays, and a trial that does not stay finite is pruned.
     """
 
@@ -117,7 +117,7 @@ class RecurrentExperiments(ExperimentManager):
     def load_trial(
         self, storage: str, study_name: str, trial_id: int | None = None, convert: bool = True
     ) -> dict[str, Any]:
-        """The settings of a trial, and the policy of its study, whose core is not searched; see base class."""
+        """The settings of a trial, and the policy of its study, which is not searched; see base class."""
         found = super().load_trial(storage, study_name, trial_id, convert)
         if self._kind is None or not convert:
             return found
@@ -136,7 +136,9 @@ class RecurrentExperiments(ExperimentManager):
             ValueError: pandas, by which RL Zoo reports a search at its end, is not installed.
         """
         if importlib.util.find_spec("pandas") is None:
-            raise ValueError("A search needs pandas for its report, which is not installed: pip install pandas.")
+            raise ValueError(
+                "A search needs pandas for its report, which is not installed: pip install pandas."
+            )
         if self._kind is not None:
             bptt_steps = self._hyperparams.get("bptt_steps")
             HYPERPARAMS_SAMPLER[self.algo] = sampler(self._kind, bptt_steps)
@@ -153,7 +155,7 @@ class RecurrentExperiments(ExperimentManager):
 
 
 def sampler(kind: RunKind, bptt_steps: int | None = None) -> Any:
-    """What RL Zoo calls for the settings of a trial; ``policy_kwargs`` is not among them, so that it stays."""
+    """What RL Zoo calls for the settings of a trial; ``policy_kwargs`` is not among them: it stays."""
 
     def sample(trial: optuna.Trial, n_actions: int, n_envs: int, more: dict[str, Any]) -> dict[str, Any]:
         settings = settings_of_draw(draw(kind, trial, n_envs, bptt_steps))
@@ -202,6 +204,6 @@ def register() -> None:
     for name, kind in KINDS.items():
         ALGOS[name] = ALGORITHMS[kind.name]
         HYPERPARAMS_SAMPLER[name] = sampler(kind)
-        HYPERPARAMS_CONVERTER[name] = settings_of_draw
+        HYPERPARAMS_CONVERTER[name] = settings_of_draw  # pyright: ignore[reportArgumentType]
     rl_zoo3.train.ExperimentManager = RecurrentExperiments  # pyright: ignore[reportPrivateImportUsage]
     rl_zoo3.enjoy.create_test_env = make_played_env  # pyright: ignore[reportPrivateImportUsage]

@@ -1,4 +1,4 @@
-"""Settings of the package for RL Zoo: what :mod:`mnm_rl.training.rl.settings_files` has, under RL Zoo's keys."""
+"""Settings of the package for RL Zoo: those of :mod:`mnm_rl.training.rl.settings_files` under its keys."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def check_keys(config: AgentConfig, entry: Mapping[str, Any]) -> None:
     own = inspect.signature(ALGORITHMS[config.kind.name].__init__).parameters
     if unknown := [name for name in entry if name not in (*OF_ZOO, *own)]:
         raise ValueError(
-            f"RL Zoo cannot have the setting {unknown[0]} that the package has for {config.env}; give settings "
-            "of your own with -conf."
+            f"RL Zoo cannot have the setting {unknown[0]} that the package has for {config.env}; give "
+            "settings of your own with -conf."
         )
 
 
@@ -101,7 +101,7 @@ def draw(kind: RunKind, trial: Any, n_envs: int, bptt_steps: int | None = None) 
 
 
 def zoo_space(kind: RunKind, n_envs: int, bptt_steps: int | None = None) -> Space:
-    """What is searched: the space of ``mnm-rl tune`` but for ``normalize``, which RL Zoo decides for a study."""
+    """What is searched: the space of ``mnm-rl tune`` but for ``normalize``, which is a study's."""
     space = {name: each for name, each in SPACES[kind.name].items() if name != "normalize"}
     fits = {
         "minibatches": lambda count: n_envs % count == 0,
