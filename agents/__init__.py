@@ -6,6 +6,8 @@ SequenceRolloutBuffer         what a rollout stores
 ActingStep                    one step as a module of tensors, for torch.jit.trace and other exports
 PreviousActionReward          a VecEnv that shows the previous action and reward
 MaskedPlayer                  an agent that asks the environment which actions it allows, for evaluate_policy
+HParamCallback                all settings of a run and what it ended with, in TensorBoard's HPARAMS
+agent_settings                all settings of an agent as a flat dictionary, for trackers of runs
 FlatSpaces                    an environment with Tuple or nested spaces as a flat one
 """
 
@@ -13,6 +15,7 @@ from mnm_rl.agents.a2c import RecurrentA2C
 from mnm_rl.agents.acting_step import ActingStep
 from mnm_rl.agents.buffers import SequenceRolloutBuffer
 from mnm_rl.agents.flattening import FlatSpaces
+from mnm_rl.agents.hparams import HParamCallback, agent_settings
 from mnm_rl.agents.masks import MaskedPlayer
 from mnm_rl.agents.policies import (
     RecurrentActorCriticCnnPolicy,
@@ -25,6 +28,7 @@ from mnm_rl.agents.wrappers import PreviousActionReward
 __all__ = [
     "ActingStep",
     "FlatSpaces",
+    "HParamCallback",
     "MaskedPlayer",
     "PreviousActionReward",
     "RecurrentA2C",
@@ -33,4 +37,5 @@ __all__ = [
     "RecurrentMultiInputActorCriticPolicy",
     "RecurrentPPO",
     "SequenceRolloutBuffer",
+    "agent_settings",
 ]

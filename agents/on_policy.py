@@ -276,6 +276,13 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
         self._share_statistics()  # first observations count, too
         return found
 
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        """As the base class, and 0 where the last rollout goes beyond the end.
+
+        A schedule such as ``lambda remaining: remaining * 1e-3`` would be negative there.
+        """
+        super()._update_current_progress_remaining(min(num_timesteps, total_timesteps), total_timesteps)
+
     def _share_statistics(self) -> None:
         if self._statistics is not None:
             self._statistics.share()

@@ -302,3 +302,18 @@ def test_a_replaced_spread_of_box_actions_is_the_one_that_acts_and_learns():
     assert np.ptp(agent.predict(observation)[0]) < 1e-5
     learn(agent)
     assert agent.policy.log_std.grad is not None
+
+
+def test_a_schedule_that_falls_to_zero_is_zero_where_the_last_rollout_goes_beyond_the_end():
+    agent = Agent(
+        "MlpPolicy", MazeVecEnv(ENVS, size=3), lambda left: 1e-3 * left, STEPS, seed=0, device="cpu"
+    )
+    rates = []
+    agent.train, train = (
+        lambda: (train(), rates.append(agent.policy.optimizer.param_groups[0]["lr"])),
+        agent.train,
+    )
+    agent.learn(STEPS * ENVS + 1)
+    assert len(rates) == 2
+    assert rates[0] == pytest.approx(1e-3 / (STEPS * ENVS + 1))
+    assert rates[1] == 0

@@ -32,6 +32,7 @@ RUNS = (
     "generate-babi --out babi --tasks 1",
     "reproduce rl --scale smoke --environments CartPoleNoVel --cores lstm",
     "tune --help",
+    "zoo --help",
     "info",
 )
 

@@ -12,6 +12,7 @@ COMMANDS = {
     "train-a2c": "train a recurrent A2C agent: by default MNM-p on the invisible-goal maze",
     "train-ppo": "train a recurrent PPO agent",
     "tune": "search settings for an environment and a core",
+    "zoo": "RL Baselines3 Zoo's train and enjoy, with the recurrent agents among its algorithms",
     "train-supervised": "train a memory core on a supervised task",
     "evaluate": "returns of an agent's episodes, or test errors of a supervised model",
     "save-pretrained": "make a model for others of a run, with its score on a card",

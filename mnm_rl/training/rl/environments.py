@@ -221,10 +221,10 @@ def normalized_env(config: EnvConfig, env: VecEnv, discount: float) -> VecEnv:
     keys = None
     space = env.observation_space
     if observations and isinstance(space, spaces.Dict):
-        keys = [key for key, part in space.spaces.items() if _is_numbers(part)]
-    if observations and not (keys or _is_numbers(space)) and rewards:
+        keys = [key for key, part in space.spaces.items() if is_numbers(part)]
+    if observations and not (keys or is_numbers(space)) and rewards:
         observations = False
-    elif observations and not (keys or _is_numbers(space)):
+    elif observations and not (keys or is_numbers(space)):
         raise ValueError(
             f"The observations of {config.env} are no numbers that could be normalised: {one_line(space)}; "
             "give --normalize rewards or none."
@@ -234,7 +234,8 @@ def normalized_env(config: EnvConfig, env: VecEnv, discount: float) -> VecEnv:
     )
 
 
-def _is_numbers(space: spaces.Space) -> bool:
+def is_numbers(space: spaces.Space) -> bool:
+    """Whether observations of a space can be brought to a common scale."""
     return isinstance(space, spaces.Box) and not is_image_space(space)
 
 
