@@ -1,7 +1,7 @@
 """Runs that an earlier version stopped go on as that version would have gone on.
 
-`old_runs/` has two, made at commit f0cb58b, before files and modules got the places that they have now: half a
-run with its checkpoint, and in `expected.csv` the curve of the same run when it was not stopped.
+`old_runs/` has two, made at commit f0cb58b, before files and modules got the places that they have now: half
+a run with its checkpoint, and in `expected.csv` the curve of the same run when it was not stopped.
 """
 
 from __future__ import annotations
