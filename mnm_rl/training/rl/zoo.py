@@ -46,8 +46,8 @@ class RecurrentExperiments(ExperimentManager):
     """RL Zoo's runs, for its own algorithms as they are and for ours with settings of the package.
 
     Without ``-conf``, settings are those of ``mnm-rl train-a2c`` and ``train-ppo`` for the environment and
-    the core; ``-params`` goes before them. The maze is played as one batch. In a search, the settings that are
-    drawn are those of ``mnm-rl tune``, the core stays, and a trial that does not stay finite is pruned.
+    the core; ``-params`` goes before them. The maze is played as one batch. In a search, the settings that
+    are drawn are those of ``mnm-rl tune``, the core stays, and a trial that does not stay finite is pruned.
     """
 
     core: str | None = None
