@@ -1,9 +1,13 @@
 // The time loop of a block of sequences backward. `d_` before a name is the loss's gradient of it.
 //
+// Threads may share a block: each takes some of the sequences through kChunk steps, then some of the sums of parameter
+// gradients over those steps, which stay sums over the whole block. So results do not depend on the shares.
+//
 // Dimensions: T time, B batch, I input size, H heads, L memory layers of widths D_l, N recall delays; sizes
 // d_h controller, d_k key, d_v value, U = H (2 d_k + d_v) + d_k interaction vectors, F = sum D_l D_{l-1}.
 #pragma once
 
+#include "blocks.h"
 #include "gradient_rule_backward.h"
 #include "local_rule_backward.h"
 #include "loop.h"
@@ -38,6 +42,14 @@ std::unique_ptr<MemoryBackward<S>> make_memory_backward(const Layout<S>& layout)
   return std::make_unique<LocalRuleBackward<S>>(layout);
 }
 
+// What a thread needs for its share of a block.
+template <typename S>
+struct BackwardShare {
+  int64_t begin, end;  // its sequences, counted from the block's first
+  std::unique_ptr<MemoryBackward<S>> memory;
+  Buffer<S> d_values, squashed, rows;
+};
+
 template <typename S>
 class BackwardBlock : Loop<S> {
   using Base = Loop<S>;
@@ -47,7 +59,7 @@ class BackwardBlock : Loop<S> {
   BackwardBlock(
       const Problem<S>& problem, const LoopWeights<S>& loop_weights, const Record<S>& record,
       const S* controls, const S* final_memory, const BackwardPointers<S>& result,
-      const ParameterOffsets& offsets, S* d_parameters, int64_t begin, int64_t end)
+      const ParameterOffsets& offsets, S* d_parameters, int64_t begin, int64_t end, int64_t share_count)
       : Base(problem, record, controls),
         product(loop_weights),
         out(result),
@@ -55,7 +67,6 @@ class BackwardBlock : Loop<S> {
         n(end - begin),
         offset(offsets.at),
         sums(d_parameters),
-        memory(make_memory_backward(lay)),
         d_control(n * p.controls()),
         d_cell(n * p.d_h),
         weights(n * lay.weights_size),
@@ -64,9 +75,12 @@ class BackwardBlock : Loop<S> {
         d_vectors(kChunk * n * p.U),
         d_rates(kChunk * n * lay.rates),
         d_targets(kChunk * n * lay.heads * lay.targets()),
-        d_values(n * lay.heads * p.d_v),
-        d_past(lay.delays() * n * past_size()),
-        rows(kChunk * n * std::max({p.controls(), lay.heads * p.d_v, lay.key(), p.I})) {
+        d_past(lay.delays() * n * past_size()) {
+    const int64_t widest = std::max({p.controls(), lay.heads * p.d_v, lay.key(), p.I});
+    for (int64_t i = 0; i < share_count; ++i)
+      shares.push_back(
+          {n * i / share_count, n * (i + 1) / share_count, make_memory_backward(lay),
+           Buffer<S>(n * lay.heads * p.d_v), Buffer<S>(p.d_h), Buffer<S>(kChunk * n * widest)});
     for (int64_t b = 0; b < n; ++b) {
       lay.load_weights(weights.data() + b * lay.weights_size, final_memory + (first + b) * lay.flat_size);
       if (out.d_state[kMemory])
@@ -77,25 +91,38 @@ class BackwardBlock : Loop<S> {
 
   void run() {
     start_from_final_state();
-    for (int64_t t = p.T - 1; t >= 0; --t) {
-      const int64_t slot = t % kChunk;
-      for (int64_t b = 0; b < n; ++b) memory_backward(t, slot, b);
-      targets_backward(slot);
-      vectors_backward(t, slot);
-      for (int64_t b = 0; b < n; ++b) cell_backward(t, slot, b);
-      carry_back(t, slot);
-      if (slot == 0) sum_parameter_gradients(t, std::min(kChunk, p.T - t));
+    for (int64_t t = (p.T - 1) / kChunk * kChunk; t >= 0; t -= kChunk) {
+      const int64_t steps = std::min(kChunk, p.T - t);
+      for_shares([&](size_t i) {
+        for (int64_t slot = steps - 1; slot >= 0; --slot) step_backward(t + slot, slot, shares[i]);
+      });
+      for_shares([&](size_t i) { sum_parameter_gradients(t, steps, i); });
     }
     store_initial_state();
   }
 
  private:
+  // work(i) for all shares, in parallel.
+  template <typename Work>
+  void for_shares(Work work) {
+    for_blocks(shares.size(), [&](int64_t i, int64_t, int64_t) { work(i); }, 1);
+  }
+
+  void step_backward(int64_t t, int64_t slot, BackwardShare<S>& share) {
+    for (int64_t b = share.end - 1; b >= share.begin; --b) memory_backward(t, slot, b, *share.memory);
+    targets_backward(slot, share);
+    vectors_backward(t, slot, share);
+    for (int64_t b = share.begin; b < share.end; ++b) cell_backward(t, slot, b, share.squashed);
+    carry_back(t, slot, share);
+  }
+
   int64_t past_size() const { return lay.heads * (lay.key() + lay.value()); }
   // Gradients that later steps' recall sends to the key and value written at step t.
   S* d_past_of(int64_t t, int64_t b) {
     const int64_t slot = ((t % lay.delays()) + lay.delays()) % lay.delays();
     return d_past.data() + (slot * n + b) * past_size();
   }
+  S* d_control_of(int64_t b) { return d_control.data() + b * p.controls(); }
   S* d_gates_of(int64_t slot, int64_t b) { return d_gates.data() + (slot * n + b) * 4 * p.d_h; }
   S* d_vectors_of(int64_t slot, int64_t b) { return d_vectors.data() + (slot * n + b) * p.U; }
 
@@ -116,7 +143,7 @@ class BackwardBlock : Loop<S> {
     }
   }
 
-  void memory_backward(int64_t t, int64_t slot, int64_t b) {
+  void memory_backward(int64_t t, int64_t slot, int64_t b, MemoryBackward<S>& memory) {
     S* u = d_vectors_of(slot, b);
     S* pending = d_past_of(t, b);
     const int64_t keys = lay.heads * lay.key();
@@ -138,7 +165,7 @@ class BackwardBlock : Loop<S> {
     S* d_read_value = d_control.data() + b * p.controls() + p.d_h;
     const S* outer = out.d_controls + (t * p.B + first + b) * p.controls();
     for (int64_t i = 0; i < p.d_v; ++i) d_read_value[i] += outer[p.d_h + i];
-    memory->run(
+    memory.run(
         weights.data() + b * lay.weights_size, d_weights.data() + b * lay.weights_size,
         this->token(t, first + b, nullptr), gradient, d_read_value, out.d_meta_loss[t * p.B + first + b]);
     const S* beta = saved.rates + this->at(t, first + b) * lay.rates;
@@ -148,34 +175,36 @@ class BackwardBlock : Loop<S> {
     }
   }
 
-  void targets_backward(int64_t slot) {
+  void targets_backward(int64_t slot, BackwardShare<S>& share) {
     if (lay.gradient_rule()) return;
-    const int64_t heads = n * lay.heads, size = lay.heads * p.d_v;
-    const S* targets = d_targets.data() + slot * heads * lay.targets();
-    product.feedback.multiply({targets, lay.targets()}, {d_values.data(), p.d_v}, heads, false);
-    for (int64_t b = 0; b < n; ++b)
-      add_scaled(d_vectors_of(slot, b) + p.values_at(), d_values.data() + b * size, S(1), size);
+    const int64_t count = share.end - share.begin, size = lay.heads * p.d_v;
+    const S* targets = d_targets.data() + (slot * n + share.begin) * lay.heads * lay.targets();
+    const Rows<S> d_values{share.d_values.data(), p.d_v};
+    product.feedback.multiply({targets, lay.targets()}, d_values, count * lay.heads, false);
+    for (int64_t i = 0; i < count; ++i)
+      add_scaled(d_vectors_of(slot, share.begin + i) + p.values_at(), d_values.data + i * size, S(1), size);
   }
 
-  void vectors_backward(int64_t t, int64_t slot) {
-    for (int64_t b = 0; b < n; ++b) {
+  void vectors_backward(int64_t t, int64_t slot, const BackwardShare<S>& share) {
+    for (int64_t b = share.begin; b < share.end; ++b) {
       const S* u = this->vectors(t, first + b);
       S* d = d_vectors_of(slot, b);
       for (int64_t i = 0; i < p.U; ++i) d[i] *= 1 - u[i] * u[i];
       const S* outer = out.d_controls + (t * p.B + first + b) * p.controls();
       add_scaled(d_control.data() + b * p.controls(), outer, S(1), p.d_h);
     }
-    product.interaction.multiply({d_vectors_of(slot, 0), p.U}, {d_control.data(), p.controls()}, n, true);
+    product.interaction.multiply(
+        {d_vectors_of(slot, share.begin), p.U}, {d_control_of(share.begin), p.controls()},
+        share.end - share.begin, true);
   }
 
-  void cell_backward(int64_t t, int64_t slot, int64_t b) {
+  void cell_backward(int64_t t, int64_t slot, int64_t b, Buffer<S>& squashed) {
     const int64_t d = p.d_h;
     const S* g = this->gates(t, first + b);
     const S* before = this->previous_cell_or_null_at_reset(t, first + b);
     const S* dh = d_control.data() + b * p.controls();
     S* dc = d_cell.data() + b * d;
     S* dg = d_gates_of(slot, b);
-    Buffer<S>& squashed = cell_scratch;
     squashed.assign(this->cells(t, first + b), this->cells(t, first + b) + d);
     apply_tanh<S>(squashed.data(), nullptr, d);
     for (int64_t i = 0; i < d; ++i) {
@@ -190,63 +219,76 @@ class BackwardBlock : Loop<S> {
   }
 
   // Gradients of [h; v^r] of the step before.
-  void carry_back(int64_t t, int64_t slot) {
-    const Rows<const S> d{d_gates_of(slot, 0), 4 * p.d_h};
-    product.h.multiply(d, {d_control.data(), p.controls()}, n, false);
-    product.v.multiply(d, {d_control.data() + p.d_h, p.controls()}, n, false);
-    for (int64_t b = 0; b < n; ++b)
-      if (p.is_reset(t, first + b)) cross_reset(t, b);
+  void carry_back(int64_t t, int64_t slot, BackwardShare<S>& share) {
+    const Rows<const S> d{d_gates_of(slot, share.begin), 4 * p.d_h};
+    const Rows<S> to{d_control_of(share.begin), p.controls()};
+    product.h.multiply(d, to, share.end - share.begin, false);
+    product.v.multiply(d, to.from(0, p.d_h), share.end - share.begin, false);
+    for (int64_t b = share.begin; b < share.end; ++b)
+      if (p.is_reset(t, first + b)) cross_reset(t, b, *share.memory);
   }
 
   // From the first step of an episode to the last one of the episode before it: no gradient goes across.
-  void cross_reset(int64_t t, int64_t b) {
+  void cross_reset(int64_t t, int64_t b, MemoryBackward<S>& memory) {
     std::fill_n(d_control.data() + b * p.controls(), p.controls(), S(0));
     std::fill_n(d_cell.data() + b * p.d_h, p.d_h, S(0));
     std::fill_n(d_weights.data() + b * lay.weights_size, lay.weights_size, S(0));
-    if (t > 0) rebuild_memory_before_reset(t, b);
+    if (t > 0) rebuild_memory_before_reset(t, b, memory);
   }
 
   // The memory after step t - 1, the last of an episode, by repeating the episode's writes.
-  void rebuild_memory_before_reset(int64_t t, int64_t b) {
+  void rebuild_memory_before_reset(int64_t t, int64_t b, MemoryBackward<S>& memory) {
     S* own = weights.data() + b * lay.weights_size;
     const auto start = this->last_reset_or_start(t - 1, first + b);
     lay.load_weights(own, start.weights);
-    for (int64_t s = start.step; s < t; ++s) memory->replay_write(own, this->token(s, first + b, nullptr));
+    for (int64_t s = start.step; s < t; ++s) memory.replay_write(own, this->token(s, first + b, nullptr));
   }
 
-  void sum_parameter_gradients(int64_t t, int64_t steps) {
+  // The sums that share i of the threads makes. They are ordered such that two or four shares have about the same work.
+  void sum_parameter_gradients(int64_t t, int64_t steps, size_t i) {
+    using Sum = void (BackwardBlock::*)(int64_t, int64_t, Buffer<S>&);
+    constexpr Sum kSums[] = {
+        &BackwardBlock::sum_controller_gradients, &BackwardBlock::sum_interaction_gradients,
+        &BackwardBlock::input_gradients, &BackwardBlock::sum_feedback_gradients};
+    for (size_t k = i; k < std::size(kSums); k += shares.size()) (this->*kSums[k])(t, steps, shares[i].rows);
+  }
+
+  void sum_controller_gradients(int64_t t, int64_t steps, Buffer<S>& rows) {
     const int64_t count = steps * n;
     const Tensor dg = view(d_gates.data(), count, 4 * p.d_h, 4 * p.d_h);
-    const Tensor du = view(d_vectors.data(), count, p.U, p.U);
     add_columns(kBiasX, d_gates.data(), count, 4 * p.d_h);
-    add_columns(kInteractionBias, d_vectors.data(), count, p.U);
-    add_columns(kRateBias, d_rates.data(), count, lay.rates);
-    gather(t, steps, p.controls(), [&](int64_t s, int64_t b, S* to) {
+    gather(t, steps, p.controls(), rows, [&](int64_t s, int64_t b, S* to) {
       this->previous_control_or_zeros_at_reset(s, b, to);
     });
     const Tensor before = view(rows.data(), count, p.controls(), p.controls());
     add_product(gradient(kWeightH, 4 * p.d_h, p.d_h, p.d_h), dg.t(), before.narrow(1, 0, p.d_h));
     add_product(
         gradient(kWeightX, 4 * p.d_h, p.d_v, p.in_features, p.I), dg.t(), before.narrow(1, p.d_h, p.d_v));
-    gather(t, steps, p.d_h, [&](int64_t s, int64_t b, S* to) {
+  }
+
+  void sum_interaction_gradients(int64_t t, int64_t steps, Buffer<S>& rows) {
+    const int64_t count = steps * n;
+    const Tensor du = view(d_vectors.data(), count, p.U, p.U);
+    add_columns(kInteractionBias, d_vectors.data(), count, p.U);
+    add_columns(kRateBias, d_rates.data(), count, lay.rates);
+    gather(t, steps, p.d_h, rows, [&](int64_t s, int64_t b, S* to) {
       std::copy_n(this->controls_out + (s * p.B + b) * p.controls(), p.d_h, to);
     });
     add_product(gradient(kInteraction, p.U, p.d_h, p.d_h), du.t(), view(rows.data(), count, p.d_h, p.d_h));
-    gather(t, steps, lay.key(), [&](int64_t s, int64_t b, S* to) {
+    gather(t, steps, lay.key(), rows, [&](int64_t s, int64_t b, S* to) {
       std::copy_n(this->vectors(s, b) + p.rate_vector_at(), lay.key(), to);
     });
     add_product(
         gradient(kRate, lay.rates, lay.key(), lay.key()),
         view(d_rates.data(), count, lay.rates, lay.rates).t(),
         view(rows.data(), count, lay.key(), lay.key()));
-    if (!lay.gradient_rule()) sum_feedback_gradients(t, steps);
-    input_gradients(t, steps, dg);
   }
 
-  void sum_feedback_gradients(int64_t t, int64_t steps) {
+  void sum_feedback_gradients(int64_t t, int64_t steps, Buffer<S>& rows) {
+    if (lay.gradient_rule()) return;
     const int64_t heads = steps * n * lay.heads, size = lay.heads * p.d_v;
     add_columns(kFeedbackBias, d_targets.data(), heads, lay.targets());
-    gather(t, steps, size, [&](int64_t s, int64_t b, S* to) {
+    gather(t, steps, size, rows, [&](int64_t s, int64_t b, S* to) {
       std::copy_n(this->vectors(s, b) + p.values_at(), size, to);
     });
     add_product(
@@ -255,9 +297,10 @@ class BackwardBlock : Loop<S> {
         view(rows.data(), heads, p.d_v, p.d_v));
   }
 
-  void input_gradients(int64_t t, int64_t steps, const Tensor& dg) {
+  void input_gradients(int64_t t, int64_t steps, Buffer<S>& rows) {
     const int64_t count = steps * n;
-    gather(t, steps, p.I, [&](int64_t s, int64_t b, S* to) {
+    const Tensor dg = view(d_gates.data(), count, 4 * p.d_h, 4 * p.d_h);
+    gather(t, steps, p.I, rows, [&](int64_t s, int64_t b, S* to) {
       std::copy_n(p.inputs + (s * p.B + b) * p.I, p.I, to);
     });
     add_product(
@@ -269,7 +312,7 @@ class BackwardBlock : Loop<S> {
   }
 
   template <typename Function>
-  void gather(int64_t t, int64_t steps, int64_t width, Function fill) {
+  void gather(int64_t t, int64_t steps, int64_t width, Buffer<S>& rows, Function fill) {
     for (int64_t s = 0; s < steps; ++s)
       for (int64_t b = 0; b < n; ++b) fill(t + s, first + b, rows.data() + (s * n + b) * width);
   }
@@ -306,10 +349,8 @@ class BackwardBlock : Loop<S> {
   int64_t first, n;
   const std::vector<int64_t>& offset;
   S* sums;
-  std::unique_ptr<MemoryBackward<S>> memory;
-  Buffer<S> d_control, d_cell, weights, d_weights, d_gates, d_vectors, d_rates, d_targets, d_values, d_past,
-      rows;
-  Buffer<S> cell_scratch;
+  Buffer<S> d_control, d_cell, weights, d_weights, d_gates, d_vectors, d_rates, d_targets, d_past;
+  std::vector<BackwardShare<S>> shares;
 };
 
 }  // namespace mnm

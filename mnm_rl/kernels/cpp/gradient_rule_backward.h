@@ -23,16 +23,22 @@ class GradientRuleBackward final : public MemoryBackward<S> {
     for (int64_t l = lay.layers(); l >= 1; --l) activations_backward(l, weights, weight_gradients, token);
   }
 
-  // First sweep, from the last layer to the first: reads, the write itself, and its undoing.
+  // First sweep, from the last layer to the first: the write itself, reads, and the write's undoing.
   void undo_and_read_backward(
       int64_t l, S* weights, S* weight_gradients, const Token<S>& token, const TokenGradient<S>& gradient) {
+    const int64_t H = lay.heads, ld = lay.pad[l - 1];
     const Rows<S> dw = rows_of(write_gradients[l], lay.pad[l]), e = rows_of(errors[l], lay.pad[l]);
+    const Rows<S> g = rows_of(gradients[l], lay.pad[l]), g_below = rows_of(gradients[l - 1], ld);
     this->begin_layer(l, token);
-    for (int64_t begin = 0; begin < lay.widths[l]; begin += kRows) {
-      const int64_t at = lay.weight_at[l] + begin * lay.pad[l - 1];
+    for (int64_t begin = this->last_rows(l); begin >= 0; begin -= kRows) {
+      const int64_t at = lay.weight_at[l] + begin * ld;
       const int64_t count = std::min(kRows, lay.widths[l] - begin);
-      this->reads_and_write_backward(l, begin, count, weights + at, weight_gradients + at, token);
+      S* m = weights + at;
+      this->write_backward(l, begin, count, weight_gradients + at, token);
+      add_transposed<S>(m, ld, g.from(H, begin), g_below.from(H), lay.reads(), count, ld);
+      this->undo_write(l, begin, count, m, token);
     }
+    this->finish_layer(l, false, token);
     for (int64_t h = 0; h < lay.heads; ++h) {
       for (int64_t i = 0; i < lay.widths[l]; ++i) {
         write_products[h] -= dw[h][i] * e[h][i];
@@ -71,16 +77,16 @@ class GradientRuleBackward final : public MemoryBackward<S> {
       }
   }
 
-  // Third sweep, from the last layer to the first: z^l = sigma(M z^{l-1}), and M in e^{l-1}.
+  // Third sweep, from the last layer to the first: z^l = sigma(M z^{l-1}), M in e^{l-1}, and dM of all that.
   void activations_backward(int64_t l, const S* weights, S* weight_gradients, const Token<S>& token) {
     const int64_t H = lay.heads, ld = lay.pad[l - 1];
-    const Rows<S> z = activation(l - 1, token), g = rows_of(gradients[l], lay.pad[l]);
+    const Rows<S> below = activation(l - 1, token), g = rows_of(gradients[l], lay.pad[l]);
     const Rows<S> e = rows_of(errors[l], lay.pad[l]), de_below = rows_of(write_gradients[l - 1], ld);
     this->times_slope(l, g, activation(l, token), H);
-    for (int64_t begin = 0; begin < lay.widths[l]; begin += kRows) {
+    for (int64_t begin = this->last_rows(l); begin >= 0; begin -= kRows) {
       const int64_t count = std::min(kRows, lay.widths[l] - begin);
       S* dm = weight_gradients + lay.weight_at[l] + begin * ld;
-      add_outer<S>(dm, ld, g.from(0, begin), z, H, count, ld);
+      add_outer<S>(dm, ld, g.from(0, begin), below, lay.rows, count, ld, -kRows * ld);
       if (l > 1) add_outer<S>(dm, ld, e.from(0, begin), de_below, H, count, ld);
     }
     add_transposed<S>(weights + lay.weight_at[l], ld, g, rows_of(gradients[l - 1], ld), H, lay.widths[l], ld);

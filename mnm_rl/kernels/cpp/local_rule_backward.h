@@ -1,4 +1,4 @@
-// Eq. 4 backward: reads, write, errors e = z - z' and z itself, in one pass over the rows of M and dM.
+// Eq. 4 backward: write, errors e = z - z', z itself and reads, in one pass over the rows of M and dM.
 #pragma once
 
 #include "memory_backward.h"
@@ -17,20 +17,21 @@ class LocalRuleBackward final : public MemoryBackward<S> {
  private:
   void layers_backward(
       S* weights, S* weight_gradients, const Token<S>& token, const TokenGradient<S>& gradient) override {
-    const int64_t H = lay.heads;
     for (int64_t l = lay.layers(); l >= 1; --l) {
       const int64_t ld = lay.pad[l - 1];
-      const Rows<S> z = activation(l - 1, token), g = rows_of(gradients[l], lay.pad[l]);
+      const Rows<S> below = activation(l - 1, token), g = rows_of(gradients[l], lay.pad[l]);
       this->begin_layer(l, token);
-      for (int64_t begin = 0; begin < lay.widths[l]; begin += kRows) {
+      for (int64_t begin = this->last_rows(l); begin >= 0; begin -= kRows) {
         const int64_t end = std::min(begin + kRows, lay.widths[l]), count = end - begin;
         S* m = weights + lay.weight_at[l] + begin * ld;
         S* dm = weight_gradients + lay.weight_at[l] + begin * ld;
-        this->reads_and_write_backward(l, begin, count, m, dm, token);
+        this->write_backward(l, begin, count, dm, token);
         errors_backward(l, begin, end, token, gradient);
-        add_outer<S>(dm, ld, g.from(0, begin), z, H, count, ld);
-        add_transposed<S>(m, ld, g.from(0, begin), rows_of(gradients[l - 1], ld), H, count, ld);
+        add_transposed<S>(m, ld, g.from(0, begin), rows_of(gradients[l - 1], ld), lay.rows, count, ld);
+        add_outer<S>(dm, ld, g.from(0, begin), below, lay.rows, count, ld, -kRows * ld);
+        this->undo_write(l, begin, count, m, token);
       }
+      this->finish_layer(l, true, token);
       this->write_factors_backward(l, token, gradient);
     }
   }

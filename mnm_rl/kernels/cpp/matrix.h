@@ -53,9 +53,12 @@ inline void for_parts(int64_t count, Function function) {
 
 template <typename S>
 inline S lane_sum(Vec<S> v) {
-  S sum = v[0];
-  for (int64_t i = 1; i < kLanes<S>; ++i) sum += v[i];
-  return sum;
+  if constexpr (kLanes<S> == 8) {
+    const auto four = __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+    return (four[0] + four[2]) + (four[1] + four[3]);
+  } else {
+    return (v[0] + v[2]) + (v[1] + v[3]);
+  }
 }
 
 // The four lane sums of a, b, c, d.
@@ -128,11 +131,22 @@ inline void multiply_vectors(
   for (; i < rows; ++i) multiply_tile<S, 1, P>(m + i * ld, ld, x, y.from(0, i), columns);
 }
 
+// function(constant, begin) for parts of `vectors`: where there are too many for one tile, full ones first, unless that
+// leaves less than half a tile; then parts of equal size.
+template <typename Function>
+inline void for_vectors(int64_t vectors, Function function) {
+  constexpr int64_t kHalf = kMostVectors / 2;
+  int64_t begin = 0;
+  for (; vectors - begin >= kMostVectors + kHalf; begin += kMostVectors)
+    function(std::integral_constant<int, kMostVectors>(), begin);
+  for_parts<kMostVectors>(vectors - begin, [&](auto count, int64_t p) { function(count, begin + p); });
+}
+
 // y[p][i] = sum_j M[i][j] x[p][j].
 template <typename S>
 inline void multiply(
     const S* m, int64_t ld, Rows<const S> x, Rows<S> y, int64_t vectors, int64_t rows, int64_t columns) {
-  for_parts<kMostVectors>(vectors, [&](auto count, int64_t p) {
+  for_vectors(vectors, [&](auto count, int64_t p) {
     multiply_vectors<S, count>(m, ld, x.from(p), y.from(p), rows, columns);
   });
 }
@@ -165,7 +179,7 @@ template <typename S, int P, int J>
 template <typename S>
 inline void add_transposed(
     const S* m, int64_t ld, Rows<const S> d, Rows<S> y, int64_t vectors, int64_t rows, int64_t columns) {
-  for_parts<kMostVectors>(vectors, [&](auto count, int64_t p) {
+  for_vectors(vectors, [&](auto count, int64_t p) {
     for_parts<std::min(kAccumulators / count, 7)>(columns / kLanes<S>, [&](auto width, int64_t part) {
       const int64_t j = part * kLanes<S>;
       transposed_tile<S, count, width>(m + j, ld, d.from(p), y.from(p, j), rows);
@@ -173,10 +187,11 @@ inline void add_transposed(
   });
 }
 
-// Of the last vector of a row only `last` numbers, if that is not 0.
+// Of the last vector of a row only `last` numbers, if that is not 0. Numbers `ahead` of the tile's are asked to come
+// into the second-level cache.
 template <typename S, int R, int J>
 [[gnu::always_inline]] inline void outer_tile(
-    S* m, int64_t ld, Rows<const S> d, Rows<const S> x, int64_t vectors, int64_t last) {
+    S* m, int64_t ld, Rows<const S> d, Rows<const S> x, int64_t vectors, int64_t last, int64_t ahead) {
   const int whole = last > 0 ? J - 1 : J;
   Vec<S> tile[R][J];
 #pragma GCC unroll 16
@@ -184,6 +199,7 @@ template <typename S, int R, int J>
 #pragma GCC unroll 16
     for (int j = 0; j < J; ++j) {
       const S* from = m + r * ld + j * kLanes<S>;
+      if (ahead != 0 && j % 2 == 0) __builtin_prefetch(from + ahead, 0, 2);  // a line is two vectors
       tile[r][j] = j < J - 1 || whole == J ? load(from) : load_first(from, last);
     }
   int64_t p = 0;
@@ -209,21 +225,23 @@ template <typename S, int R, int J>
 
 template <typename S, int J>
 [[gnu::noinline]] void outer_columns(
-    S* m, int64_t ld, Rows<const S> d, Rows<const S> x, int64_t vectors, int64_t rows, int64_t last) {
+    S* m, int64_t ld, Rows<const S> d, Rows<const S> x, int64_t vectors, int64_t rows, int64_t last,
+    int64_t ahead) {
   int64_t i = 0;
-  for (; i + 2 <= rows; i += 2) outer_tile<S, 2, J>(m + i * ld, ld, d.from(0, i), x, vectors, last);
-  if (i < rows) outer_tile<S, 1, J>(m + i * ld, ld, d.from(0, i), x, vectors, last);
+  for (; i + 2 <= rows; i += 2) outer_tile<S, 2, J>(m + i * ld, ld, d.from(0, i), x, vectors, last, ahead);
+  if (i < rows) outer_tile<S, 1, J>(m + i * ld, ld, d.from(0, i), x, vectors, last, ahead);
 }
 
 // M[i][j] += sum_p d[p][i] x[p][j].
 template <typename S>
 inline void add_outer(
-    S* m, int64_t ld, Rows<const S> d, Rows<const S> x, int64_t vectors, int64_t rows, int64_t columns) {
+    S* m, int64_t ld, Rows<const S> d, Rows<const S> x, int64_t vectors, int64_t rows, int64_t columns,
+    int64_t ahead = 0) {
   constexpr int kMostColumns = kAccumulators == 24 ? 13 : 6;  // two rows of so many vectors are a tile
   for_parts<kMostColumns>(padded<S>(columns) / kLanes<S>, [&](auto width, int64_t part) {
     const int64_t j = part * kLanes<S>, is_last = (part + width) * kLanes<S> > columns;
     const int64_t last = is_last ? columns % kLanes<S> : 0;
-    outer_columns<S, width>(m + j, ld, d, x.from(0, j), vectors, rows, last);
+    outer_columns<S, width>(m + j, ld, d, x.from(0, j), vectors, rows, last, ahead);
   });
 }
 

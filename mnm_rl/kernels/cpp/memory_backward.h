@@ -47,11 +47,15 @@ class MemoryBackward : protected MemoryStep<S> {
 
  protected:
   using Base::activation, Base::errors, Base::kept_errors, Base::kRows, Base::lay, Base::rows_of;
-  using Base::write_factors, Base::writes;
+  using Base::overlaps, Base::write_factors, Base::writes;
 
   // All layers by the write rule, from the gradients of the last one's activations to those of the keys.
   virtual void layers_backward(
       S* weights, S* weight_gradients, const Token<S>& token, const TokenGradient<S>& gradient) = 0;
+
+  // The backward pass goes through all memories from their last rows to their first, as the forward pass does from
+  // the first to the last, so that what comes next lies at the same distance from every row: `kRows` of them.
+  int64_t last_rows(int64_t l) const { return (lay.widths[l] - 1) / kRows * kRows; }
 
   // g *= slope of the nonlinearity at the activations a.
   void times_slope(int64_t l, Rows<S> g, const Rows<S>& a, int64_t count) {
@@ -60,27 +64,49 @@ class MemoryBackward : protected MemoryStep<S> {
       for (int64_t i = 0; i < lay.pad[l]; ++i) g[p][i] *= 1 - a[p][i] * a[p][i];
   }
 
-  // What all rows of a layer need: gradients of the reads before their nonlinearity, w and -w.
+  // What all rows of a layer need: gradients of the reads before their nonlinearity, w and -w, <z_h, a_r>.
   void begin_layer(int64_t l, const Token<S>& token) {
     const Rows<S> g = rows_of(gradients[l], lay.pad[l]), here = activation(l, token);
     times_slope(l, g.from(lay.heads), here.from(lay.heads), lay.reads());
     load_writes(l, token, S(1));
     for (int64_t i = 0; i < lay.heads * lay.pad[l]; ++i) negative_writes[i] = -writes[i];
     std::fill(write_products.begin(), write_products.end(), S(0));
+    const Rows<S> below = activation(l - 1, token);
+    const int64_t H = lay.heads, R = lay.reads();
+    multiply<S>(below[H], below.stride, below, rows_of(overlaps, R), H, R, lay.pad[l - 1]);
   }
 
-  // Reads, a^l = sigma(M a^{l-1}), and the write, M = M_old - sum_h w_h z_h^T, which is undone. Leaves
-  // dw = -dM z in `write_gradients` with the sign turned.
-  void reads_and_write_backward(int64_t l, int64_t begin, int64_t count, S* m, S* dm, const Token<S>& token) {
+  // The write, M = M_old - sum_h w_h z_h^T, for the rows [begin, begin + count), those of dm: leaves dw = -dM z in
+  // `write_gradients` with the sign turned, and adds -dM^T w to the gradient of z. The reads' share of dM,
+  // sum_r g_r a_r^T, is not in dm yet; `finish_layer` adds what it makes of -dM^T w.
+  void write_backward(int64_t l, int64_t begin, int64_t count, const S* dm, const Token<S>& token) {
     const int64_t H = lay.heads, R = lay.reads(), ld = lay.pad[l - 1];
-    const Rows<S> z = activation(l - 1, token), g = rows_of(gradients[l], lay.pad[l]);
-    const Rows<S> g_below = rows_of(gradients[l - 1], ld), dw = rows_of(write_gradients[l], lay.pad[l]);
-    const Rows<S> w = rows_of(writes, lay.pad[l]), w_negative = rows_of(negative_writes, lay.pad[l]);
-    add_transposed<S>(m, ld, g.from(H, begin), g_below.from(H), R, count, ld);
-    add_outer<S>(dm, ld, g.from(H, begin), z.from(H), R, count, ld);
-    multiply<S>(dm, ld, z, dw.from(0, begin), H, count, ld);
-    add_transposed<S>(dm, ld, w_negative.from(0, begin), g_below, H, count, ld);
-    add_outer<S>(m, ld, w.from(0, begin), z, H, count, ld);
+    const Rows<S> g = rows_of(gradients[l], lay.pad[l]), dw = rows_of(write_gradients[l], lay.pad[l]);
+    multiply<S>(dm, ld, activation(l - 1, token), dw.from(0, begin), H, count, ld);
+    add_transposed<S>(
+        g[H] + begin, g.stride, rows_of(overlaps, R), dw.from(0, begin), H, R, padded<S>(count));
+    const Rows<S> w_negative = rows_of(negative_writes, lay.pad[l]);
+    add_transposed<S>(dm, ld, w_negative.from(0, begin), rows_of(gradients[l - 1], ld), H, count, ld);
+  }
+
+  // M = M_old, for the rows [begin, begin + count), those of m.
+  void undo_write(int64_t l, int64_t begin, int64_t count, S* m, const Token<S>& token) {
+    const Rows<S> w = rows_of(writes, lay.pad[l]);
+    const int64_t ld = lay.pad[l - 1];
+    add_outer<S>(m, ld, w.from(0, begin), activation(l - 1, token), lay.heads, count, ld, -kRows * ld);
+  }
+
+  // To the gradient of z^{l-1}: -sum_r a_r <g_r, w_h>, and, where g_h has been multiplied by M instead of M_old,
+  // sum_k z_k <w_k, g_h>.
+  void finish_layer(int64_t l, bool has_z, const Token<S>& token) {
+    const int64_t H = lay.heads, R = lay.reads(), first = has_z ? 0 : H, pad = lay.pad[l];
+    const Rows<S> g = rows_of(gradients[l], pad), below = activation(l - 1, token);
+    const Rows<S> products = rows_of(overlaps, lay.rows - first);
+    if (has_z) multiply<S>(writes.data(), pad, g, products, H, H, pad);
+    multiply<S>(g[H], pad, rows_of(negative_writes, pad), products.from(0, H - first), H, R, pad);
+    add_transposed<S>(
+        below[first], below.stride, products, rows_of(gradients[l - 1], lay.pad[l - 1]), H, lay.rows - first,
+        lay.pad[l - 1]);
   }
 
   // From <dw_h, e_h>, in `write_products`, to the gradients of the rate and, through c_h, of z^{l-1}.

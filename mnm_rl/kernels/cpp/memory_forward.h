@@ -11,7 +11,7 @@ template <typename S>
 class MemoryForward : MemoryStep<S> {
   using Base = MemoryStep<S>;
   using Base::activation, Base::errors, Base::kept_errors, Base::kRows, Base::lay, Base::rows_of;
-  using Base::write_factors, Base::writes;
+  using Base::overlaps, Base::write_factors, Base::writes;
 
  public:
   explicit MemoryForward(const Layout<S>& layout)
@@ -83,29 +83,33 @@ class MemoryForward : MemoryStep<S> {
 
   // One layer of the write and of all reads: rows of M^l by rows, each while it is in the first-level cache.
   void write_and_read_layer(int64_t l, S* m, int64_t ld, const Token<S>& token) {
+    const int64_t H = lay.heads;
+    const Rows<S> below = computed(l - 1, token);
+    for (int64_t h = 0; h < H; ++h) write_factors[h] = -this->rate(l, token) * lay.write_scale(l, below[h]);
+    multiply<S>(
+        below.data, below.stride, below.from(H), rows_of(overlaps, H), lay.reads(), H, lay.pad[l - 1]);
     for (int64_t begin = 0; begin < lay.widths[l]; begin += kRows)
       write_and_read(l, m + begin * ld, ld, begin, std::min(begin + kRows, lay.widths[l]), token);
   }
 
   // The same for the rows [begin, end) of M^l, which are those of m, with or without padding.
   void write_and_read(int64_t l, S* m, int64_t ld, int64_t begin, int64_t end, const Token<S>& token) {
-    const int64_t H = lay.heads, R = lay.reads(), count = end - begin;
+    const int64_t H = lay.heads, R = lay.reads(), count = end - begin, whole = padded<S>(count);
     const Rows<S> below = computed(l - 1, token), here = computed(l, token);
     const Rows<S> w = rows_of(writes, lay.pad[l]);  // with the sign turned, as are its factors
     const Rows<S> e = lay.gradient_rule() ? rows_of(errors[l], lay.pad[l]) : kept_errors(l, token);
-    if (begin == 0)
-      for (int64_t h = 0; h < H; ++h) write_factors[h] = -this->rate(l, token) * lay.write_scale(l, below[h]);
+    const int64_t known = lay.gradient_rule() ? H : 0;  // that rule has found z already
+    multiply<S>(m, ld, below.from(known), here.from(known, begin), lay.rows - known, count, ld);
     if (!lay.gradient_rule()) {
-      multiply<S>(m, ld, below, here.from(0, begin), H, count, ld);
       finish(here.from(0, begin), H, l, begin, end);
       const S* targets = token.targets + lay.target_at[l];
       subtract_targets(l, token, targets, lay.targets(), begin, end);
     }
     for (int64_t h = 0; h < H; ++h)
-      for (int64_t i = begin; i < end; ++i) w[h][i] = write_factors[h] * e[h][i];
-    add_outer<S>(m, ld, w.from(0, begin), below, H, count, ld);
-    multiply<S>(m, ld, below.from(H), here.from(H, begin), R, count, ld);
+      for (int64_t i = begin; i < begin + whole; ++i) w[h][i] = write_factors[h] * e[h][i];
+    add_transposed<S>(w[0] + begin, w.stride, rows_of(overlaps, H), here.from(H, begin), R, H, whole);
     finish(here.from(H, begin), R, l, begin, end);
+    add_outer<S>(m, ld, w.from(0, begin), below, H, count, ld, kRows * ld);
   }
 
   void finish_step(const Token<S>& token, S* read_value, S* meta_loss) {

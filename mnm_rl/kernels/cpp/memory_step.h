@@ -4,6 +4,10 @@
 // Symbols (Munkhdalai et al. 2019, sections 3.2 to 3.4): M^l weights, z^l activations at the write keys in
 // the old weights, a^l activations at the read keys and at the recalled write keys in the new weights, e^l
 // errors, beta^l rates, c_h scale of the write, beta^l c_h its factor, w_h = beta^l c_h e_h.
+//
+// All products of a layer are with M as the step finds it, forward before the write and backward after it, so
+// that M goes through the registers once for all products and once for all changes. What the products lack
+// because M changes within the step are inner products of the step's own vectors: (M - w z^T) a = M a - w (z^T a).
 #pragma once
 
 #include "layout.h"
@@ -18,6 +22,7 @@ class MemoryStep {
     for (const int64_t pad : layout.pad) errors.emplace_back(layout.heads * pad);
     writes.resize(layout.heads * *std::max_element(layout.pad.begin(), layout.pad.end()));
     write_factors.resize(layout.heads);
+    overlaps.resize(layout.heads * layout.rows);
   }
 
   static Rows<S> rows_of(Buffer<S>& buffer, int64_t stride) { return {buffer.data(), stride}; }
@@ -72,6 +77,7 @@ class MemoryStep {
   std::vector<Buffer<S>> errors;  // e^l, per layer
   Buffer<S> writes;               // of the present layer, signs as each pass needs them
   Buffer<S> write_factors;        // of the present layer and each head, likewise
+  Buffer<S> overlaps;             // inner products of vectors of the present layer
 };
 
 }  // namespace mnm

@@ -75,7 +75,8 @@ ForwardResult forward(
   const auto run_block = [&](int64_t, int64_t begin, int64_t end) {
     ForwardBlock<S>(p, loop_weights, record, out, begin, end).run();
   };
-  for_blocks(p.B, run_block, packed.empty() ? kBlock : block_of_thread(p.B));
+  const bool is_packed = !packed.empty() || p.T >= kFewSteps;  // a library's products may depend on the block
+  for_blocks(p.B, run_block, is_packed ? block_of_thread(p.B) : kBlock);
   if (save) result.saved = std::move(saved);
   return result;
 }
@@ -133,12 +134,18 @@ BackwardResult backward(
   const Tensor sums = at::zeros({std::max<int64_t>(1, blocks), offsets.total}, given.inputs.options());
   const Record<S> record = make_record<S>(more.saved);
   const LoopWeights<S> loop_weights(p, false);
-  for_blocks(p.B, [&](int64_t block, int64_t begin, int64_t end) {
+  const int64_t shares = p.T >= kFewSteps ? shares_of_block(p.B) : 1;
+  const auto run_block = [&](int64_t block, int64_t begin, int64_t end) {
     BackwardBlock<S>(
         p, loop_weights, record, more.controls.const_data_ptr<S>(), more.final_memory.const_data_ptr<S>(),
-        out, offsets, sums.data_ptr<S>() + block * offsets.total, begin, end)
+        out, offsets, sums.data_ptr<S>() + block * offsets.total, begin, end, shares)
         .run();
-  });
+  };
+  if (shares > 1)
+    for (int64_t block = 0; block < blocks; ++block)
+      run_block(block, block * kBlock, std::min(p.B, (block + 1) * kBlock));
+  else
+    for_blocks(p.B, run_block);
   Tensor total = sums[0];
   for (int64_t block = 1; block < blocks; ++block) total.add_(sums[block]);
   total.narrow(0, offsets.at[kBiasH], 4 * p.d_h).copy_(total.narrow(0, offsets.at[kBiasX], 4 * p.d_h));
