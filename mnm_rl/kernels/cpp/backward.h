@@ -246,11 +246,13 @@ class BackwardBlock : Loop<S> {
 
   // The sums that share i of the threads makes. They are ordered such that two or four shares have about the same work.
   void sum_parameter_gradients(int64_t t, int64_t steps, size_t i) {
-    using Sum = void (BackwardBlock::*)(int64_t, int64_t, Buffer<S>&);
-    constexpr Sum kSums[] = {
-        &BackwardBlock::sum_controller_gradients, &BackwardBlock::sum_interaction_gradients,
-        &BackwardBlock::input_gradients, &BackwardBlock::sum_feedback_gradients};
-    for (size_t k = i; k < std::size(kSums); k += shares.size()) (this->*kSums[k])(t, steps, shares[i].rows);
+    Buffer<S>& rows = shares[i].rows;
+    for (size_t sum = i; sum < 4; sum += shares.size()) {
+      if (sum == 0) sum_controller_gradients(t, steps, rows);
+      if (sum == 1) sum_interaction_gradients(t, steps, rows);
+      if (sum == 2) input_gradients(t, steps, rows);
+      if (sum == 3) sum_feedback_gradients(t, steps, rows);
+    }
   }
 
   void sum_controller_gradients(int64_t t, int64_t steps, Buffer<S>& rows) {
