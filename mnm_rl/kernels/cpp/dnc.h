@@ -4,6 +4,7 @@
 #pragma once
 
 #include "dnc_step.h"
+#include "settings.h"
 
 #include <ATen/Parallel.h>
 
@@ -17,7 +18,8 @@ struct DncCall {
       const Tensor& vector, const Tensor& memory, const optional<Tensor>& link, int64_t read_heads,
       optional<double> mask_minimum, bool deallocating, bool usage_gradient) {
     TORCH_CHECK_VALUE(memory.defined() && memory.dim() == 3, "memory must be [B, N, W].");
-    TORCH_CHECK_VALUE(read_heads >= 1, "read_heads must be at least 1, got ", read_heads, ".");
+    TORCH_CHECK_VALUE(
+        read_heads >= 1 && read_heads <= kLargest, "read_heads must be from 1 to ", kLargest, ", got ", read_heads, ".");
     type = memory.scalar_type();
     TORCH_CHECK_VALUE(
         type == at::kFloat || type == at::kDouble, "memory must be float32 or float64, not ", type, ".");
@@ -25,6 +27,8 @@ struct DncCall {
     z = {memory.size(1), memory.size(2), read_heads, mask_minimum.has_value(), deallocating, link.has_value(),
          usage_gradient, mask_minimum.value_or(0)};
     TORCH_CHECK_VALUE(z.N >= 1 && z.W >= 1, "memory must have a slot at least, got ", memory.sizes(), ".");
+    TORCH_CHECK_VALUE(
+        z.N <= kLargest && z.W <= kLargest, "memory must have sizes of at most ", kLargest, ", got ", memory.sizes(), ".");
     TORCH_CHECK_VALUE(z.mask_minimum >= 0 && z.mask_minimum < 1, "mask_minimum must be in [0, 1).");
     check("vector", vector, {B, z.U()});
     check_memory("memory", memory);

@@ -11,6 +11,7 @@
 #include "blocks.h"
 #include "ntm_heads.h"
 #include "product.h"
+#include "settings.h"
 
 namespace mnm {
 
@@ -89,6 +90,7 @@ struct NtmArguments {
         "parameters must be ", kNtmParameterNames.size(), " tensors, with interaction [P, D].");
     const int64_t H = state[kNtmReads].size(1), W = state[kNtmReads].size(2), N = state[kNtmWeights].size(2);
     TORCH_CHECK_VALUE(H > 0 && W > 0 && N > 0, "state must have heads and slots.");
+    TORCH_CHECK_VALUE(std::max({H, W, N}) <= kLargest, "state must have sizes of at most ", kLargest, ".");
     const int64_t S = (parameters[1].size(0) - 4 * H * W - 6 * H) / (2 * H);
     TORCH_CHECK_VALUE(
         S > 0 && S % 2 == 1 && S <= N, "parameters: interaction must be for an odd number of shifts.");
