@@ -344,6 +344,15 @@ def test_the_models_of_the_package_are_all_there_and_small():
 
 
 @pytest.mark.parametrize("name", SHIPPED)
+def test_hugging_face_reads_the_card(name):
+    hub = pytest.importorskip("huggingface_hub")
+    data = hub.ModelCard.load(MODELS_FOLDER / name / "README.md").data
+    assert (data.model_name, data.library_name) == (name, "mnm-rl")
+    assert all(result.metric_value is not None for result in data.eval_results)
+    assert len(data.eval_results) >= 1
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_a_model_of_the_package_is_that_of_its_run(name):
     run = ROOT / "results" / SHIPPED[name].run
     kind, values = read_kind(run)
