@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from typing import Any
 
 from mnm_rl.reproduction.processes import ATTEMPTS, Outcome, run_job
 from mnm_rl.reproduction.trials import Job
@@ -66,7 +68,7 @@ def run_on_ray(jobs: Sequence[Job], address: str, report: Report) -> list[Outcom
         ValueError: Ray is not installed, or there is no cluster at the address.
     """
     check_ray()
-    import ray  # pyright: ignore[reportMissingImports]
+    ray: Any = importlib.import_module("ray")  # its types are incomplete
 
     try:
         # A cluster of our own needs no web page; one that exists does not take the option.
