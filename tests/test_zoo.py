@@ -16,7 +16,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from mnm_rl.agents import RecurrentA2C, RecurrentPPO
-from mnm_rl.commands.zoo import _rl_zoo, taken_core
+from mnm_rl.commands.zoo import _rl_zoo, folder_of_ours, taken_core
 from mnm_rl.envs import MazeVecEnv
 from mnm_rl.training.rl.zoo_settings import zoo_entry
 from mnm_rl.updates import NonFiniteError
@@ -43,7 +43,7 @@ def test_ppo_trains_with_the_core_that_is_asked_for_and_plays(run_script):  # no
     assert (agent.gamma, agent.n_steps, agent.num_timesteps) == (0.5, 16, 96)
     assert agent.gae_lambda == zoo_entry(zoo.PPO_AGENT, PPO[3], "gru")["gae_lambda"] != 0.95
     assert (run / "best_model.zip").is_file()
-    status, out, err = run_script("zoo", "enjoy", *PPO, "-f", "logs", "--no-render", "-n", "200")
+    status, out, err = run_script("zoo", "enjoy", *PPO, "--no-render", "-n", "200")
     assert status == 0, err
     assert "Mean reward: " in out
 
@@ -139,12 +139,13 @@ WRONG = [
     ("train --algo recurrenta2c -params policy_kwargs:{'core':'lstmm'}", "Unknown core 'lstmm'"),
     ("train --algo recurrenta2c -params n_stps:3", "no setting 'n_stps'"),
     ("train --algo recurrenta2c -params n_steps", "no Python"),
-    ("train --algo recurrenta2c -params n_steps:eight", "'eight' is not defined"),
+    ("train --algo recurrenta2c -params n_steps:eight", "'eight' is not defined; texts are in quotes"),
     ("train --algo recurrenta2c --env MNMMaze-3x3 --env-kwargs colour:3", "'colour'"),
     ("train --env Nothing-v7", "Nothing-v7"),
     ("train --gym-packages no_such_module", "no_such_module"),
     ("enjoy --core lstm", "--core is an option of train"),
     ("enjoy --algo recurrenta2c -f nowhere", "nowhere"),
+    ("enjoy --algo recurrenta2c", "logs/recurrenta2c folder was not found"),
 ]
 
 
@@ -166,6 +167,14 @@ def test_an_algorithm_that_there_is_not_is_refused_by_rl_zoo(run_script):  # noq
 def test_an_option_of_ours_is_taken_out_of_the_words():
     assert taken_core(["--env", "A", "--core=lstm", "-n", "3"]) == ("lstm", ["--env", "A", "-n", "3"])
     assert taken_core(["--env", "A"]) == (None, ["--env", "A"])
+
+
+def test_enjoy_looks_where_train_writes_unless_a_folder_is_named():
+    ours = tuple(zoo.KINDS)
+    assert folder_of_ours(["--env", "A", "--algo", "recurrenta2c"], ours) == ["-f", "logs"]
+    for named in (["-f", "there"], ["-fthere"], ["--folder=there"], ["--algo", "ppo"], ["--algo"]):
+        assert folder_of_ours(["--algo", "recurrenta2c", "-n", "3", *named], ours) == []
+    assert folder_of_ours(["--env", "A"], ours) == []
 
 
 def test_without_rl_zoo_one_sentence_says_how_to_get_it(run_script, monkeypatch):  # noqa: F811

@@ -4,7 +4,7 @@ $ mnm-rl zoo train --algo recurrentppo_mnm --env CartPoleNoVel-v1
 $ mnm-rl zoo train --algo recurrentppo_mnm --env CartPoleNoVel-v1 --core lstm -params learning_rate:0.002
 $ mnm-rl zoo train --algo recurrenta2c --env MNMMaze-9x9 -params policy_kwargs:"dict(core='mnm-g')"
 $ mnm-rl zoo train --algo recurrentppo_mnm --env CartPoleNoVel-v1 -optimize --n-trials 20
-$ mnm-rl zoo enjoy --algo recurrentppo_mnm --env CartPoleNoVel-v1 -f logs --no-render
+$ mnm-rl zoo enjoy --algo recurrentppo_mnm --env CartPoleNoVel-v1 --no-render
 
 Sub-commands and options are RL Zoo's; mnm-rl zoo train --help lists them. Without -conf, settings are those
 of mnm-rl train-a2c and train-ppo for the environment and the core. --core NAME, which RL Zoo does not have,
@@ -14,6 +14,7 @@ pip install 'mnm-rl[zoo]'.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import sys
 import traceback
@@ -60,6 +61,8 @@ def main(words: Sequence[str]) -> None:
     zoo = _rl_zoo()
     zoo.register()
     zoo.RecurrentExperiments.core = core
+    if words[0] == "enjoy":
+        options = [*folder_of_ours(options, tuple(zoo.KINDS)), *options]
     # RL Zoo parses these; the first is what argparse calls the program.
     sys.argv = [f"{sys.argv[0]} {words[0]}", *options]
     with _said_by_rl_zoo():
@@ -87,6 +90,26 @@ def taken_core(words: Sequence[str]) -> tuple[str | None, list[str]]:
     if len(found) > 1:
         raise ValueError("--core is given twice.")
     return (found[0] if found else None), rest
+
+
+def folder_of_ours(words: Sequence[str], ours: Sequence[str]) -> list[str]:
+    """Options that have ``enjoy`` look where ``train`` writes, if the words name no folder.
+
+    RL Zoo looks where its own trained agents are, and asks Hugging Face for what is not there, which has none
+    of our algorithms.
+
+    Args:
+        words: options of enjoy.
+        ours: names of our algorithms.
+    """
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    parser.add_argument("--algo")
+    parser.add_argument("-f", "--folder")
+    try:
+        given = parser.parse_known_args(words)[0]
+    except argparse.ArgumentError:  # RL Zoo says what is wrong
+        return []
+    return ["-f", "logs"] if given.algo in ours and given.folder is None else []
 
 
 def _rl_zoo() -> Any:
@@ -140,6 +163,11 @@ def _said_by_rl_zoo() -> Iterator[None]:
         last = traceback.extract_tb(error.__traceback__)[-1].filename
         if not ("rl_zoo3" in last or last == "<string>") or not str(error):
             raise
+        if isinstance(error, NameError):
+            raise ValueError(
+                f"a value is no Python, in which RL Zoo reads it: {error}; texts are in quotes, as in "
+                "policy_kwargs:\"dict(core='mnm-p')\"."
+            ) from error
         raise ValueError(str(error)) from error
 
 
