@@ -203,7 +203,6 @@ def register() -> None:
     """Enter our agents into RL Zoo's tables, and our runs in the place of its own."""
     for name, kind in KINDS.items():
         ALGOS[name] = ALGORITHMS[kind.name]
-        HYPERPARAMS_SAMPLER[name] = sampler(kind)
         HYPERPARAMS_CONVERTER[name] = settings_of_draw  # pyright: ignore[reportArgumentType]
     rl_zoo3.train.ExperimentManager = RecurrentExperiments  # pyright: ignore[reportPrivateImportUsage]
     rl_zoo3.enjoy.create_test_env = make_played_env  # pyright: ignore[reportPrivateImportUsage]
