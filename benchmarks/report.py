@@ -66,7 +66,13 @@ PARTS: Mapping[str, Part] = {
         ),
     ),
     "a2c": Part("RecurrentA2C beside skrl and sb3-contrib, steps/s", ("a2c.py --rounds 3 --updates 4",)),
-    "ppo": Part("RecurrentPPO beside sb3-contrib's, steps/s", ("ppo.py --rounds 3 --updates 2",)),
+    "ppo": Part(
+        "RecurrentPPO beside sb3-contrib's, steps/s",
+        (
+            "ppo.py --rounds 3 --updates 2",
+            "ppo.py --rounds 3 --updates 2 --env popgym-RepeatPreviousEasy-v0",
+        ),
+    ),
     "player": Part("An agent beside its ONNX file without torch", ("player.py",)),
     "environment": Part("The maze beside MiniGrid", ("environment.py",)),
 }
