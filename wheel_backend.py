@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 ROOT = Path(__file__).parent
-KINDS = ("avx512", "avx2")
+KINDS = ("avx512wide", "avx512", "avx2")
 FOLDER = Path("mnm_rl", "kernels", "prebuilt")
 OLDEST_SYSTEM = 28
 """glibc 2.28 is what torch's own wheels need."""

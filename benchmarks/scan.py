@@ -4,8 +4,9 @@
     OMP_NUM_THREADS=1 python benchmarks/scan.py --core mnm-g --settings maze --peers
 
 Backends take turns, round by round, so that what else runs on the machine hits all of them; the best round
-counts. With one thread, time is the processor time of this process, else wall time. The peak of the machine
-is that of a square matrix product, timed in the same rounds. Peak memory is measured in a process of its own
+counts. With one thread, time is the processor time of this process, else wall time. There are two peaks: of a
+square matrix product of torch's, timed in the same rounds, and of the processor's own multiply-adds
+(`peak.py`; where there is a C++ compiler). Peak memory is measured in a process of its own
 for each backend: the largest resident size in a forward and backward pass, less the size just before it; on a
 GPU, what torch allocated at most.
 
@@ -30,12 +31,14 @@ from typing import Literal
 
 import torch
 import tyro
+from peak import multiply_add_rate
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from mnm_rl import make_core
 from mnm_rl.cores.mnm import MNMConfig, MNMCore
+from mnm_rl.kernels.build import BuildError
 
 INPUT_SIZE = 16
 SettingName = Literal["algorithmic", "algorithmic-long", "babi", "babi-long", "maze"]
@@ -194,6 +197,17 @@ def time_backends(args: Args, setting: Setting) -> tuple[dict[str, Timing], floa
     return timings, peak
 
 
+def processor_peak(args: Args) -> tuple[float, int] | None:
+    """Multiply-adds of all threads as operations per second, and the bytes of a vector."""
+    if args.device != "cpu":
+        return None
+    try:
+        rate, size = multiply_add_rate()
+    except BuildError:
+        return None
+    return args.threads * rate, size
+
+
 def peak_mebibytes(args: Args, setting: Setting, backend: str, steps: int) -> float:
     """Growth of the largest size in one forward and backward pass, in a process of its own.
 
@@ -281,8 +295,13 @@ def report(args: Args, name: SettingName, console: Console) -> None:
     timings, peak = time_backends(args, setting)
     _, work = operations(make(args, setting, args.backends[0]), 1)
     title = f"{args.core}, {name}: B={setting.batch} T={setting.steps} d_h={setting.hidden} H={setting.heads}"
-    columns = ("backend", "forward", "forward + backward", "ratio", "median ratio", "of peak", "peak MiB")
-    table = Table(*columns, title=f"{title}; ms per step; matrix product peak {peak / 1e9:.0f} GFLOP/s")
+    peaks, told = {"product": peak}, f"torch's product {peak / 1e9:.0f} GFLOP/s"
+    if own := processor_peak(args):
+        peaks["processor"] = own[0]
+        told += f", the processor {own[0] / 1e9:.0f} with vectors of {own[1]} bytes"
+    columns = ("backend", "forward", "forward + backward", "ratio", "median ratio")
+    columns += (*(f"of {name}" for name in peaks), "peak MiB")
+    table = Table(*columns, title=f"{title}; ms per step\n{told}")
     first = timings[args.backends[0]]
     for backend, timing in timings.items():
         steps = steps_for(backend, setting, args.reference_gigabytes)
@@ -295,7 +314,7 @@ def report(args: Args, name: SettingName, console: Console) -> None:
             f"{min(timing.total) * per_step:.2f}",
             f"{min(first.total) / min(timing.total):.2f}",
             f"{statistics.median(ratios):.2f}",
-            f"{work / min(timing.total) / peak:.0%}",
+            *(f"{work / min(timing.total) / rate:.0%}" for rate in peaks.values()),
             f"{memory:,.0f}" + (f" at T={steps}" if steps != setting.steps else ""),
         )
     console.print(table)

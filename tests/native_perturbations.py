@@ -118,7 +118,7 @@ def valid_acting_arguments(kind: recurrent.Kind) -> dict[str, Arguments]:
 def valid_ntm_arguments() -> dict[str, Arguments]:
     """The same for the operators of the neural Turing machine."""
     torch.manual_seed(0)
-    D, H, N, W, S, pad = 6, 2, 5, 3, 3, 8
+    D, H, N, W, S, pad = 6, 2, 5, 3, 3, cpu.vector_bytes() // 4
     told = 4 * H * W + 6 * H + 2 * H * S
     shapes = [(B, D), (B, D), (B, H, W), (B, 2 * H, N), (B, N, pad)]
     states = [[torch.rand(shape) for shape in shapes] for _ in range(2)]

@@ -138,6 +138,22 @@ def test_another_compiler_means_another_kernel(compiler: Compiler, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("cache")
+def test_other_flags_of_the_compiler_mean_another_kernel(
+    compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = compiler()
+    path.write_text(
+        path.read_text().replace('[ "$1" = --version ]', '[ "$1" = --version ] || [ "$2" = --version ]')
+    )
+    found = []
+    for flags in ("", " -mno-avxvnni"):
+        monkeypatch.setenv("CXX", f"{path}{flags}")
+        found.append(build.build_library())
+    assert found[0] != found[1]
+    assert calls(tmp_path) == 2
+
+
+@pytest.mark.usefixtures("cache")
 def test_the_compiler_variable_is_split_like_a_shell_does(
     compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

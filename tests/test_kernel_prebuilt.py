@@ -43,6 +43,12 @@ def test_the_best_kind_that_the_processor_has_is_taken(
     assert prebuilt.find().library == avx2
     avx512 = put(installed, "avx512")
     assert prebuilt.find().library == avx512
+    wide = put(installed, "avx512wide")
+    assert prebuilt.find().library == avx512
+    monkeypatch.setattr(compiler, "instruction_sets", lambda: f"{AVX512} avx_vnni")
+    assert prebuilt.find().library == wide
+    monkeypatch.setattr(compiler, "instruction_sets", lambda: f"{AVX2} avx_vnni")
+    assert prebuilt.find().library == avx2
     monkeypatch.setattr(compiler, "instruction_sets", lambda: AVX2)
     assert prebuilt.find().library == avx2
     for lacking in ("fma", "movbe"):

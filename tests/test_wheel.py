@@ -129,7 +129,7 @@ def test_kernels_come_of_themselves_from_an_sdist_only(
         assert backend._kinds({"kernels": "avx2"}) == ["avx2"]
     monkeypatch.setattr(backend.platform, "machine", lambda: "aarch64")
     assert backend._kinds(None) == []
-    with pytest.raises(SystemExit, match="takes avx512, avx2 or none, not 'avx3'"):
+    with pytest.raises(SystemExit, match="takes avx512wide, avx512, avx2 or none, not 'avx3'"):
         backend._kinds({"kernels": "avx2,avx3"})
 
 

@@ -164,7 +164,8 @@ def _loads(library: Path) -> bool:
 
 
 def _namespace(compiler: list[str]) -> str:
-    return f"mnm_rl_{_fingerprint()}_{hash_of([compiler_version(compiler)])[:8]}"
+    # CXX may have flags, too.
+    return f"mnm_rl_{_fingerprint()}_{hash_of([compiler_version(compiler), *compiler[1:]])[:8]}"
 
 
 def _fingerprint() -> str:

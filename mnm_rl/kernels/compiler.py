@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -23,8 +24,8 @@ FLAGS = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-tra
 SANITIZERS = ("address", "undefined")
 STOPS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None))
 """Signals that mean the whole program, not the compiler alone."""
-NATIVE = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
-"""The target that stands for this very processor."""
+NATIVE = ("-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native",)
+"""The flag that stands for this very processor."""
 
 
 class BuildError(RuntimeError):
@@ -61,11 +62,11 @@ def compiler_version(compiler: list[str]) -> str:
         raise BuildError(f"{compiler[0]} does not run: {error}") from error
 
 
-def flags(target: str = NATIVE) -> list[str]:
+def flags(target: Sequence[str] = NATIVE) -> list[str]:
     """All flags that decide what the library does.
 
     Args:
-        target: the flag that names the processor.
+        target: the flags that name the processor.
 
     Raises:
         BuildError: ``MNM_RL_SANITIZE`` names a sanitizer that there is not.
@@ -76,7 +77,7 @@ def flags(target: str = NATIVE) -> list[str]:
         "-fvisibility=hidden",
         "-fPIC",
         "-shared",
-        target,
+        *target,
         *system,
         *_sanitizer_flags(),
         f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
@@ -84,14 +85,14 @@ def flags(target: str = NATIVE) -> list[str]:
 
 
 def compile_library(
-    compiler: list[str], built: Path, target: str = NATIVE, against: Path | None = None
+    compiler: list[str], built: Path, target: Sequence[str] = NATIVE, against: Path | None = None
 ) -> None:
     """Compile the kernel; the file's stem is the namespace of its operators.
 
     Args:
         compiler: the compiler's command.
         built: the file to make.
-        target: the flag that names the processor.
+        target: the flags that name the processor.
         against: the folder of a package torch with its headers and libraries, if not the installed one.
 
     Raises:

@@ -70,6 +70,12 @@ def operators() -> Any:
     return getattr(torch.ops, load_library())
 
 
+@functools.cache
+def vector_bytes() -> int:
+    """The length of the operators' vectors, to which some of their rows are padded."""
+    return operators().vector_bytes()
+
+
 def scan(
     parameters: ScanParameters,
     settings: ScanSettings,

@@ -19,8 +19,6 @@ from mnm_rl.kernels import cpu, ntm_torch, recurrent
 from mnm_rl.kernels.ntm_problem import NTMParameters, NTMSizes, NTMState
 
 Kernel = Literal["auto", "torch"]
-VECTOR_BYTES = 32
-"""The C++ form pads the rows of a memory to a multiple of this."""
 
 
 def scan(
@@ -50,7 +48,7 @@ def scan(
     tensors = (projected, *parameters, *state, *initial)
     if kernel == "torch" or not (recurrent.fits(*tensors) and recurrent.compiles()):
         return ntm_torch.scan(sizes, projected, parameters, state, initial, resets)
-    padding = -sizes.slot_size % (VECTOR_BYTES // projected.element_size())
+    padding = -sizes.slot_size % (cpu.vector_bytes() // projected.element_size())
     starts = [_padded(state, padding), *([] if resets is None else [_padded(initial, padding)])]
     row = [tensor.contiguous() for part in ((projected, *parameters), *starts) for tensor in part]
     resets = None if resets is None else resets.contiguous()

@@ -28,8 +28,8 @@ FOLDER = Path(__file__).parent / "prebuilt"
 class Capability(NamedTuple):
     """A kind of processor."""
 
-    target: str
-    """The compiler's flag for it."""
+    target: tuple[str, ...]
+    """The compiler's flags for it."""
     needs: frozenset[str]
     """What such a processor has, as /proc/cpuinfo calls it."""
 
@@ -37,10 +37,11 @@ class Capability(NamedTuple):
 _AVX2 = frozenset({"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe"})
 _AVX512 = frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"})
 CAPABILITIES = {
-    "avx512": Capability("-march=x86-64-v4", _AVX2 | _AVX512),
-    "avx2": Capability("-march=x86-64-v3", _AVX2),
+    "avx512wide": Capability(("-march=x86-64-v4", "-mavxvnni"), _AVX2 | _AVX512 | {"avx_vnni"}),
+    "avx512": Capability(("-march=x86-64-v4",), _AVX2 | _AVX512),
+    "avx2": Capability(("-march=x86-64-v3",), _AVX2),
 }
-"""Name -> kind of processor, the best first."""
+"""Name -> kind of processor, the best first. With ``avx512wide`` vectors have 64 bytes, else 32."""
 
 
 class Prebuilt(NamedTuple):

@@ -257,33 +257,32 @@ class BackwardBlock : Loop<S> {
 
   void sum_controller_gradients(int64_t t, int64_t steps, Buffer<S>& rows) {
     const int64_t count = steps * n;
-    const Tensor dg = view(d_gates.data(), count, 4 * p.d_h, 4 * p.d_h);
+    const Rows<const S> dg{d_gates.data(), 4 * p.d_h};
     add_columns(kBiasX, d_gates.data(), count, 4 * p.d_h);
     gather(t, steps, p.controls(), rows, [&](int64_t s, int64_t b, S* to) {
       this->previous_control_or_zeros_at_reset(s, b, to);
     });
-    const Tensor before = view(rows.data(), count, p.controls(), p.controls());
-    add_product(gradient(kWeightH, 4 * p.d_h, p.d_h, p.d_h), dg.t(), before.narrow(1, 0, p.d_h));
-    add_product(
-        gradient(kWeightX, 4 * p.d_h, p.d_v, p.in_features, p.I), dg.t(), before.narrow(1, p.d_h, p.d_v));
+    const Rows<const S> before{rows.data(), p.controls()};
+    add_outer_sums<S>(gradient(kWeightH, p.d_h), dg, before, count, 4 * p.d_h, p.d_h);
+    add_outer_sums<S>(
+        gradient(kWeightX, p.in_features, p.I), dg, before.from(0, p.d_h), count, 4 * p.d_h, p.d_v);
   }
 
   void sum_interaction_gradients(int64_t t, int64_t steps, Buffer<S>& rows) {
     const int64_t count = steps * n;
-    const Tensor du = view(d_vectors.data(), count, p.U, p.U);
     add_columns(kInteractionBias, d_vectors.data(), count, p.U);
     add_columns(kRateBias, d_rates.data(), count, lay.rates);
     gather(t, steps, p.d_h, rows, [&](int64_t s, int64_t b, S* to) {
       std::copy_n(this->controls_out + (s * p.B + b) * p.controls(), p.d_h, to);
     });
-    add_product(gradient(kInteraction, p.U, p.d_h, p.d_h), du.t(), view(rows.data(), count, p.d_h, p.d_h));
+    add_outer_sums<S>(
+        gradient(kInteraction, p.d_h), {d_vectors.data(), p.U}, {rows.data(), p.d_h}, count, p.U, p.d_h);
     gather(t, steps, lay.key(), rows, [&](int64_t s, int64_t b, S* to) {
       std::copy_n(this->vectors(s, b) + p.rate_vector_at(), lay.key(), to);
     });
-    add_product(
-        gradient(kRate, lay.rates, lay.key(), lay.key()),
-        view(d_rates.data(), count, lay.rates, lay.rates).t(),
-        view(rows.data(), count, lay.key(), lay.key()));
+    add_outer_sums<S>(
+        gradient(kRate, lay.key()), {d_rates.data(), lay.rates}, {rows.data(), lay.key()}, count, lay.rates,
+        lay.key());
   }
 
   void sum_feedback_gradients(int64_t t, int64_t steps, Buffer<S>& rows) {
@@ -293,22 +292,21 @@ class BackwardBlock : Loop<S> {
     gather(t, steps, size, rows, [&](int64_t s, int64_t b, S* to) {
       std::copy_n(this->vectors(s, b) + p.values_at(), size, to);
     });
-    add_product(
-        gradient(kFeedback, lay.targets(), p.d_v, p.d_v),
-        view(d_targets.data(), heads, lay.targets(), lay.targets()).t(),
-        view(rows.data(), heads, p.d_v, p.d_v));
+    add_outer_sums<S>(
+        gradient(kFeedback, p.d_v), {d_targets.data(), lay.targets()}, {rows.data(), p.d_v}, heads,
+        lay.targets(), p.d_v);
   }
 
   void input_gradients(int64_t t, int64_t steps, Buffer<S>& rows) {
     const int64_t count = steps * n;
-    const Tensor dg = view(d_gates.data(), count, 4 * p.d_h, 4 * p.d_h);
+    const Rows<const S> dg{d_gates.data(), 4 * p.d_h};
     gather(t, steps, p.I, rows, [&](int64_t s, int64_t b, S* to) {
       std::copy_n(p.inputs + (s * p.B + b) * p.I, p.I, to);
     });
-    add_product(
-        gradient(kWeightX, 4 * p.d_h, p.I, p.in_features), dg.t(), view(rows.data(), count, p.I, p.I));
+    add_outer_sums<S>(gradient(kWeightX, p.in_features), dg, {rows.data(), p.I}, count, 4 * p.d_h, p.I);
     if (!out.d_inputs) return;
-    add_product(view(rows.data(), count, p.I, p.I), dg, p.weight_x(), false);
+    const Tensor d_gate_rows = view(d_gates.data(), count, 4 * p.d_h, 4 * p.d_h);
+    add_product(view(rows.data(), count, p.I, p.I), d_gate_rows, p.weight_x(), false);
     for (int64_t s = 0; s < steps; ++s)
       std::copy_n(rows.data() + s * n * p.I, n * p.I, out.d_inputs + ((t + s) * p.B + first) * p.I);
   }
@@ -319,8 +317,8 @@ class BackwardBlock : Loop<S> {
       for (int64_t b = 0; b < n; ++b) fill(t + s, first + b, rows.data() + (s * n + b) * width);
   }
 
-  Tensor gradient(Parameter which, int64_t row_count, int64_t columns, int64_t stride, int64_t column = 0) {
-    return view(sums + offset[which] + column, row_count, columns, stride);
+  Rows<S> gradient(Parameter which, int64_t stride, int64_t column = 0) {
+    return {sums + offset[which] + column, stride};
   }
 
   void add_columns(Parameter which, const S* values, int64_t count, int64_t width) {

@@ -9,7 +9,7 @@
 
 namespace mnm {
 
-constexpr int64_t kBlock = 32;
+constexpr int64_t kBlock = 16;
 constexpr int64_t kLeastShare = 4;  // fewer sequences are not worth a thread
 
 // work(block, begin, end) for all blocks of sequences [begin, end), in parallel.

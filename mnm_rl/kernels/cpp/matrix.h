@@ -51,32 +51,57 @@ inline void for_parts(int64_t count, Function function) {
   }
 }
 
+// The sum of the halves of a vector of W numbers.
+template <typename S>
+inline HalfVec<S> add_halves(Vec<S> v) {
+  HalfVec<S> low, high;
+  std::memcpy(&low, &v, sizeof(low));
+  std::memcpy(&high, reinterpret_cast<const char*>(&v) + sizeof(low), sizeof(high));
+  return low + high;
+}
+
+// a and b, of eight numbers each: four sums of pairs of a and four of b, mixed. Twice makes four lane sums.
+template <typename V>
+inline V add_pairs(V a, V b) {
+  return __builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13) +
+         __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
+}
+
+template <typename V>
+inline auto lane_sum_of_eight(V v) {
+  const auto four = __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+  return (four[0] + four[2]) + (four[1] + four[3]);
+}
+
 template <typename S>
 inline S lane_sum(Vec<S> v) {
-  if constexpr (kLanes<S> == 8) {
-    const auto four = __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
-    return (four[0] + four[2]) + (four[1] + four[3]);
-  } else {
+  if constexpr (kLanes<S> == 16)
+    return lane_sum_of_eight(add_halves<S>(v));
+  else if constexpr (kLanes<S> == 8)
+    return lane_sum_of_eight(v);
+  else
     return (v[0] + v[2]) + (v[1] + v[3]);
-  }
+}
+
+template <typename S, typename V>
+inline void store_lane_sums_of_eight(S* to, V a, V b, V c, V d) {
+  const V ab = add_pairs(a, b), cd = add_pairs(c, d);
+  const V abcd = __builtin_shufflevector(ab, cd, 0, 1, 8, 9, 4, 5, 12, 13) +
+                 __builtin_shufflevector(ab, cd, 2, 3, 10, 11, 6, 7, 14, 15);
+  const auto sums =
+      __builtin_shufflevector(abcd, abcd, 0, 1, 2, 3) + __builtin_shufflevector(abcd, abcd, 4, 5, 6, 7);
+  std::memcpy(to, &sums, sizeof(sums));
 }
 
 // The four lane sums of a, b, c, d.
 template <typename S>
 inline void store_lane_sums(S* to, Vec<S> a, Vec<S> b, Vec<S> c, Vec<S> d) {
-  if constexpr (kLanes<S> == 8) {
-    const Vec<S> ab = __builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13) +
-                      __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
-    const Vec<S> cd = __builtin_shufflevector(c, d, 0, 8, 1, 9, 4, 12, 5, 13) +
-                      __builtin_shufflevector(c, d, 2, 10, 3, 11, 6, 14, 7, 15);
-    const Vec<S> abcd = __builtin_shufflevector(ab, cd, 0, 1, 8, 9, 4, 5, 12, 13) +
-                        __builtin_shufflevector(ab, cd, 2, 3, 10, 11, 6, 7, 14, 15);
-    const auto sums =
-        __builtin_shufflevector(abcd, abcd, 0, 1, 2, 3) + __builtin_shufflevector(abcd, abcd, 4, 5, 6, 7);
-    std::memcpy(to, &sums, sizeof(sums));
-  } else {
+  if constexpr (kLanes<S> == 16)
+    store_lane_sums_of_eight(to, add_halves<S>(a), add_halves<S>(b), add_halves<S>(c), add_halves<S>(d));
+  else if constexpr (kLanes<S> == 8)
+    store_lane_sums_of_eight(to, a, b, c, d);
+  else
     to[0] = lane_sum<S>(a), to[1] = lane_sum<S>(b), to[2] = lane_sum<S>(c), to[3] = lane_sum<S>(d);
-  }
 }
 
 // Tiles are not inlined: on their own, all accumulators stay in registers.
@@ -199,7 +224,7 @@ template <typename S, int R, int J>
 #pragma GCC unroll 16
     for (int j = 0; j < J; ++j) {
       const S* from = m + r * ld + j * kLanes<S>;
-      if (ahead != 0 && j % 2 == 0) __builtin_prefetch(from + ahead, 0, 2);  // a line is two vectors
+      if (ahead != 0 && j * kVectorBytes % 64 == 0) __builtin_prefetch(from + ahead, 0, 2);  // one for each line
       tile[r][j] = j < J - 1 || whole == J ? load(from) : load_first(from, last);
     }
   int64_t p = 0;
@@ -237,7 +262,8 @@ template <typename S>
 inline void add_outer(
     S* m, int64_t ld, Rows<const S> d, Rows<const S> x, int64_t vectors, int64_t rows, int64_t columns,
     int64_t ahead = 0) {
-  constexpr int kMostColumns = kAccumulators == 24 ? 13 : 6;  // two rows of so many vectors are a tile
+  // Two rows of so many vectors are a tile.
+  constexpr int kMostColumns = kVectorBytes == 64 ? 7 : kAccumulators == 24 ? 13 : 6;
   for_parts<kMostColumns>(padded<S>(columns) / kLanes<S>, [&](auto width, int64_t part) {
     const int64_t j = part * kLanes<S>, is_last = (part + width) * kLanes<S> > columns;
     const int64_t last = is_last ? columns % kLanes<S> : 0;

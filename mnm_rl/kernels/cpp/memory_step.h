@@ -69,7 +69,7 @@ class MemoryStep {
   }
 
   // Rows of M^l that go through all stages together: as many as fit the first-level cache about.
-  static constexpr int64_t kRows = 56;
+  static constexpr int64_t kRows = kVectorBytes == 64 ? 64 : 56;
   static_assert(kRows % kLanes<S> == 0);  // so that padding is only at the end of a layer
 
   const Layout<S>& lay;

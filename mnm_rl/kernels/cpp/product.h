@@ -1,7 +1,7 @@
-// Products of a block of vectors with one large matrix that stays the same from step to step.
+// Products of a block of vectors with one large matrix that stays the same from step to step, and its gradient.
 //
 // C [n, columns] += A [n, rows] W [rows, columns]; the matrix is copied once into panels of kPanel vectors of
-// columns, so that the inner loop reads it in order.
+// columns, so that the inner loop reads it in order. The gradient is a sum of outer products, of all steps at once.
 #pragma once
 
 #include "matrix.h"
@@ -24,6 +24,67 @@ inline void add_product(at::Tensor out, const at::Tensor& a, const at::Tensor& b
     at::addmm_out(out, out, a, b);
   else
     at::mm_out(out, a, b);
+}
+
+// Rows of A and B at a time, so that what a tile reads of B stays in the first-level cache.
+constexpr int64_t kDepth = 64;
+// Of the sum below, so many rows and, at most, vectors of columns are a tile.
+constexpr int kTileRows = 4, kTileVectors = kAccumulators / kTileRows;
+
+// c[r][j] += sum_p a[p kTileRows + r] b[p][j], for R rows and J vectors of columns; of the last one only `last`
+// numbers.
+template <typename S, int R, int J>
+[[gnu::noinline]] void outer_sum_tile(Rows<S> c, const S* a, Rows<const S> b, int64_t depth, int64_t last) {
+  const auto load_row = [last](const S* from, Vec<S>* row) [[gnu::always_inline]] {
+#pragma GCC unroll 16
+    for (int j = 0; j + 1 < J; ++j) row[j] = load(from + j * kLanes<S>);
+    const S* end = from + (J - 1) * kLanes<S>;
+    row[J - 1] = last == kLanes<S> ? load(end) : load_first(end, last);
+  };
+  Vec<S> sums[R][J];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) load_row(c[r], sums[r]);
+  for (int64_t p = 0; p < depth; ++p) {
+    Vec<S> row[J];
+    load_row(b[p], row);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const Vec<S> scale = broadcast(a[p * kTileRows + r]);
+#pragma GCC unroll 16
+      for (int j = 0; j < J; ++j) sums[r][j] += row[j] * scale;
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 16
+    for (int j = 0; j + 1 < J; ++j) store(c[r] + j * kLanes<S>, sums[r][j]);
+    S* end = c[r] + (J - 1) * kLanes<S>;
+    last == kLanes<S> ? store(end, sums[r][J - 1]) : store_first(end, sums[r][J - 1], last);
+  }
+}
+
+// C [rows, columns] += A^T B, with A [count, rows] and B [count, columns]: the gradient of a weight.
+template <typename S>
+void add_outer_sums(
+    Rows<S> c, Rows<const S> a, Rows<const S> b, int64_t count, int64_t rows, int64_t columns) {
+  const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
+  Buffer<S> panels(tiles * kDepth * kTileRows);  // of A, the columns of a tile in one piece
+  for (int64_t begin = 0; begin < count; begin += kDepth) {
+    const int64_t depth = std::min(kDepth, count - begin);
+    for (int64_t p = 0; p < depth; ++p)
+      for (int64_t i = 0; i < rows; i += kTileRows)
+        std::copy_n(
+            a[begin + p] + i, std::min<int64_t>(kTileRows, rows - i),
+            panels.data() + (i * kDepth + p * kTileRows));
+    for_parts<kTileVectors>(padded<S>(columns) / kLanes<S>, [&](auto width, int64_t part) {
+      const int64_t j = part * kLanes<S>, last = std::min(kLanes<S>, columns - j - (width - 1) * kLanes<S>);
+      for (int64_t i = 0; i < rows; i += kTileRows)
+        with_constant<kTileRows>(std::min<int64_t>(kTileRows, rows - i), [&](auto height) {
+          outer_sum_tile<S, height, width>(
+              c.from(i, j), panels.data() + i * kDepth, b.from(begin, j), depth, last);
+        });
+    });
+  }
 }
 
 template <typename S>

@@ -288,7 +288,7 @@ struct RecurrentBackwardResult {
 };
 
 // From the gradients of gates, a chunk at a time, to those of the inputs and the parameters.
-template <typename Cell>
+template <typename S, typename Cell>
 class GateGradients {
  public:
   GateGradients(const RecurrentArguments<Cell>& given_, bool need_inputs, bool need_parameters) : given(given_) {
@@ -308,8 +308,8 @@ class GateGradients {
     const Tensor from_inputs = given.input_part(sums), from_hidden = given.hidden_part(sums);
     if (inputs.defined()) add_product(given.rows_of(inputs, begin, count), from_inputs, weight, false);
     if (!bias.defined()) return;
-    add_product(by_inputs, given.rows_of(given.inputs, begin, count).t(), from_inputs);
-    add_product(by_hidden, previous.t(), from_hidden);
+    add_sums(by_inputs, given.rows_of(given.inputs, begin, count), from_inputs);
+    add_sums(by_hidden, previous, from_hidden);
     bias.add_(sums.sum(0));
   }
 
@@ -325,8 +325,14 @@ class GateGradients {
   Tensor inputs;  // not defined if it is not needed
 
  private:
+  // to += a^T b, matrices of which the rows are in one piece each.
+  static void add_sums(const Tensor& to, const Tensor& a, const Tensor& b) {
+    const auto rows = [](const Tensor& m) { return Rows<const S>{m.const_data_ptr<S>(), m.stride(0)}; };
+    add_outer_sums<S>({to.data_ptr<S>(), to.stride(0)}, rows(a), rows(b), a.size(0), a.size(1), b.size(1));
+  }
+
   const RecurrentArguments<Cell>& given;
-  // Transposed, as libraries are slower, for few inputs several times, where a product has an odd number of columns.
+  // Transposed: there are more gates than hidden units or inputs, so that fewer vectors are not full.
   Tensor by_inputs, by_hidden;  // [I, K D], [D, K D]
   Tensor weight, bias;          // in the order of a row of gates, as are the columns of by_inputs
 };
@@ -349,7 +355,7 @@ RecurrentBackwardResult run_backward(
       field(result.initial, kCell)};
   const RecurrentLoop<S, Cell> loop(given, more.saved, more.outputs);
   const Matrix<S> recurrent = loop_matrix<S>(given.parameters[kWeightH], given.T);
-  GateGradients<Cell> gates(given, more.need_inputs, more.need_parameters);
+  GateGradients<S, Cell> gates(given, more.need_inputs, more.need_parameters);
   for (int64_t end = given.T; end > 0; end -= chunk) {
     const Span steps{std::max<int64_t>(0, end - chunk), end};
     for_blocks(given.B, [&](int64_t, int64_t first, int64_t last) {

@@ -26,16 +26,8 @@ struct WholeLanes {
 template <typename S>
 struct FirstLanes {
   int64_t count;
-  Vec<S> load(const S* from) const {
-    S lanes[kLanes<S>] = {};
-    for (int64_t j = 0; j < count; ++j) lanes[j] = from[j];
-    return mnm::load(lanes);
-  }
-  void store(S* to, Vec<S> v) const {
-    S lanes[kLanes<S>];
-    mnm::store(lanes, v);
-    for (int64_t j = 0; j < count; ++j) to[j] = lanes[j];
-  }
+  Vec<S> load(const S* from) const { return load_first(from, count); }
+  void store(S* to, Vec<S> v) const { store_first(to, v, count); }
 };
 
 // function(i, lanes) for all vectors [i, i + W) of a row of `count` numbers.

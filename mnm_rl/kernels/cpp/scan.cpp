@@ -209,6 +209,7 @@ Tensor activation(const Tensor& values, bool is_logistic) {
 }  // namespace mnm
 
 TORCH_LIBRARY(MNM_LIBRARY, library) {
+  library.def("vector_bytes() -> int", [] { return int64_t(mnm::kVectorBytes); });
   library.def("settings(Dict(str, float[]) named) -> Tensor", mnm::settings);
   library.def(
       "scan_forward(Tensor inputs, Tensor? resets, Tensor[] parameters, Tensor[] state, "

@@ -1,8 +1,13 @@
 // Vectors of numbers, and tanh and the logistic function on them.
 //
-// Lanes: W numbers of type S (float or double) in one vector of 32 bytes. GCC and Clang vector extensions, so
-// that the compiler picks the instructions of the machine at hand.
+// Lanes: W numbers of type S (float or double) in one vector of 32 bytes, or of 64 where the processor does a
+// whole one of these at a time. GCC and Clang vector extensions, so that the compiler picks the instructions of the
+// machine at hand.
 #pragma once
+
+#if defined(__AVX512VL__)
+#include <immintrin.h>
+#endif
 
 #include <cmath>
 #include <cstdint>
@@ -16,7 +21,13 @@
 
 namespace mnm {
 
+// Of the processors with AVX-512, those that have AVX-VNNI as well (AMD's Zen 5, Intel's from Sapphire Rapids on) do 64
+// bytes at a time; Zen 4 does halves, and earlier ones of Intel lower their clock.
+#if defined(__AVX512VL__) && defined(__AVXVNNI__)
+constexpr int kVectorBytes = 64;
+#else
 constexpr int kVectorBytes = 32;
+#endif
 
 template <typename S>
 struct VectorOf {
@@ -80,31 +91,64 @@ inline void store(S* to, Vec<S> v) {
   std::memcpy(to, &v, sizeof(v));
 }
 
-// The first `count` < W numbers of a vector, the others zero. Half of them, which rows of 100 floats have left,
-// take one instruction.
+// Vectors of half as many numbers.
+template <typename S>
+struct HalfOf {
+  typedef S type __attribute__((vector_size(kVectorBytes / 2)));
+};
+template <typename S>
+using HalfVec = typename HalfOf<S>::type;
+
+// The first `count` < W numbers of a vector, the others zero: by a mask where there are such, else half of them,
+// which rows of 100 floats have left, in one instruction.
 template <typename S>
 inline Vec<S> load_first(const S* from, int64_t count) {
-  typedef S Half __attribute__((vector_size(kVectorBytes / 2)));
+#if defined(__AVX512VL__)
+  const uint32_t mask = (uint32_t(1) << count) - 1;
+  Vec<S> v;
+  if constexpr (kLanes<S> == 16)
+    v = (Vec<S>)_mm512_maskz_loadu_ps(mask, from);
+  else if constexpr (kLanes<S> == 4)
+    v = (Vec<S>)_mm256_maskz_loadu_pd(mask, from);
+  else if constexpr (sizeof(S) == 8)
+    v = (Vec<S>)_mm512_maskz_loadu_pd(mask, from);
+  else
+    v = (Vec<S>)_mm256_maskz_loadu_ps(mask, from);
+  return v;
+#else
   if (count == kLanes<S> / 2) {
-    Half half;
+    HalfVec<S> half;
     std::memcpy(&half, from, sizeof(half));
     if constexpr (kLanes<S> == 8)
-      return __builtin_shufflevector(half, Half{}, 0, 1, 2, 3, 4, 5, 6, 7);
+      return __builtin_shufflevector(half, HalfVec<S>{}, 0, 1, 2, 3, 4, 5, 6, 7);
     else
-      return __builtin_shufflevector(half, Half{}, 0, 1, 2, 3);
+      return __builtin_shufflevector(half, HalfVec<S>{}, 0, 1, 2, 3);
   }
   S lanes[kLanes<S>] = {};
   for (int64_t i = 0; i < count; ++i) lanes[i] = from[i];
   return load(lanes);
+#endif
 }
 
 template <typename S>
 inline void store_first(S* to, Vec<S> v, int64_t count) {
+#if defined(__AVX512VL__)
+  const uint32_t mask = (uint32_t(1) << count) - 1;
+  if constexpr (kLanes<S> == 16)
+    _mm512_mask_storeu_ps(to, mask, (__m512)v);
+  else if constexpr (kLanes<S> == 4)
+    _mm256_mask_storeu_pd(to, mask, (__m256d)v);
+  else if constexpr (sizeof(S) == 8)
+    _mm512_mask_storeu_pd(to, mask, (__m512d)v);
+  else
+    _mm256_mask_storeu_ps(to, mask, (__m256)v);
+#else
   if (count == kLanes<S> / 2) {
     std::memcpy(to, &v, sizeof(v) / 2);
     return;
   }
   for (int64_t i = 0; i < count; ++i) to[i] = v[i];
+#endif
 }
 
 template <typename S>
@@ -184,11 +228,9 @@ inline Vec<double> logistic(Vec<double> x) {
 // Copy a short row; the standard copy's set-up costs more than the row.
 template <typename S>
 inline void copy_row(const S* from, int64_t count, S* to) {
-  constexpr int64_t kHalf = kLanes<S> / 2;
   int64_t i = 0;
   for (; i + kLanes<S> <= count; i += kLanes<S>) store(to + i, load(from + i));
-  if (i + kHalf <= count) std::memcpy(to + i, from + i, kHalf * sizeof(S)), i += kHalf;
-  for (; i < count; ++i) to[i] = from[i];
+  if (i < count) store_first(to + i, load_first(from + i, count - i), count - i);
 }
 
 // values[i] = function(values[i] + shift[i]); shift may be null.
@@ -201,10 +243,9 @@ inline void apply(S* values, const S* shift, int64_t count, Function function) {
     store(values + i, function(v));
   }
   if (i == count) return;
-  S rest[kLanes<S>] = {};
-  for (int64_t j = i; j < count; ++j) rest[j - i] = values[j] + (shift ? shift[j] : S(0));
-  store(rest, function(load(rest)));
-  for (int64_t j = i; j < count; ++j) values[j] = rest[j - i];
+  Vec<S> v = load_first(values + i, count - i);
+  if (shift) v += load_first(shift + i, count - i);
+  store_first(values + i, function(v), count - i);
 }
 
 template <typename S>
