@@ -323,6 +323,42 @@ def _episodes(resets: Tensor) -> Iterator[tuple[int, int, int]]:
             yield b, start, stop
 
 
+def _resets_after_a_fault(make: Make) -> None:
+    """A reset ends the effect of numbers that are not finite, in inputs and in states."""
+    core = make(0)
+    inputs, resets = _inputs(core), torch.zeros(STEPS, BATCH, dtype=torch.bool)
+    inputs[0, 0], resets[1, 0] = torch.nan, True
+    spoiled = core(inputs, None, resets)
+    alone = core(inputs[1:, :1])
+    _require_same("the outputs after a reset", spoiled.outputs[1:, :1], alone.outputs)
+    state = core.step(inputs[0])[1]
+    output, state = core.step(inputs[1], state, resets[1])
+    _require_same("the output of a step after a reset", output[:1], alone.outputs[0])
+    with torch.no_grad(), core.acting():
+        state = core.step(inputs[0])[1]
+        output, state = core.step(inputs[1], state, resets[1])
+        _require_same("the output of an acting step after a reset", output[:1], alone.outputs[0])
+    state = core.step(inputs[0])[1]
+    resets = resets.roll(-1, 0)
+    _require_same(
+        "the outputs after a reset at once",
+        core(inputs[1:], state, resets[:-1]).outputs[:, :1],
+        alone.outputs,
+    )
+
+
+def _acting_alone(make: Make) -> None:
+    """Inside acting() of one core, another one of its kind keeps the states that it was given."""
+    one, other = make(0), make(1)
+    inputs = _inputs(other)
+    with torch.no_grad(), one.acting():
+        state: Any = None
+        for x in inputs[:2]:
+            _, state = other.step(x, state)
+        first = other.step(inputs[2], state)[0].clone()
+        _require_same("the second step from a state", other.step(inputs[2], state)[0], first, 0.0)
+
+
 def _resets_cut_gradients(make: Make) -> None:
     """No gradient flows back across a reset, and it flows where there is none."""
     core = make(0)
@@ -502,9 +538,11 @@ PROMISES: dict[str, Callable[[Make], None]] = {
     "repeats": _repeats,
     "steps": _steps,
     "acting": _acting,
+    "acting alone": _acting_alone,
     "state goes on": _state_goes_on,
     "detaching": _detaching,
     "resets": _resets_restart,
+    "resets after a fault": _resets_after_a_fault,
     "resets cut gradients": _resets_cut_gradients,
     "independence": _independence,
     "gradients": _gradients,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from toy_core import ToyCore, ToyState
 
-from mnm_rl.cores import MemoryCore, core_config, core_names, detach_state, make_core
+from mnm_rl.cores import CoreOutput, MemoryCore, core_config, core_names, detach_state, make_core
 from mnm_rl.testing import PROMISES, check_core, check_cut, check_resets
 
 INPUT_SIZE = 4
@@ -295,6 +295,35 @@ class TakesAnything(ToyCore):
         pass
 
 
+class MultipliesByZero(ToyCore):
+    def forward(self, inputs: Tensor, state: Any = None, resets: Any = None, *, record: bool = False) -> Any:
+        state = self.initial_state(inputs.shape[1]) if state is None else state
+        outputs = []
+        for t, x in enumerate(inputs):
+            if resets is not None:
+                state = ToyState(state.hidden * ~resets[t][:, None])
+            state = self.advance(x, state)
+            outputs.append(state.hidden)
+        stacked = torch.stack(outputs)
+        return CoreOutput(stacked, state, stacked.new_zeros(stacked.shape[:2]), None)
+
+
+class ActsForOthers(ToyCore):
+    busy = False
+
+    @contextmanager
+    def acting(self) -> Iterator[None]:
+        ActsForOthers.busy = True
+        try:
+            yield
+        finally:
+            ActsForOthers.busy = False
+
+    def step(self, inputs: Tensor, state: Any = None, resets: Any = None) -> Any:
+        outputs, after = super().step(inputs, state, resets)
+        return outputs, ToyState(state.hidden.copy_(after.hidden)) if self.busy and state else after
+
+
 class Fails(ToyCore):
     def step(self, inputs: Tensor, state: Any = None, resets: Any = None) -> Any:
         raise KeyError("no such step")
@@ -312,6 +341,8 @@ class Fails(ToyCore):
         (DrawsAtRandom, "repeats", "the outputs the second time differ by up to"),
         (AnotherStep, "steps", "the outputs of steps differ by up to"),
         (ForgetsWhileActing, "acting", "the outputs of step 1 differ by up to"),
+        (ActsForOthers, "acting alone", "the second step from a state differ by up to"),
+        (MultipliesByZero, "resets after a fault", "the outputs after a reset differ"),
         (CountsStepsOutsideOfItsState, "state goes on", "the outputs cut at step 1 differ"),
         (CutsGradients, "state goes on", "gradients of layer.weight cut at step 1 differ"),
         (KeepsAGraphBesideItsState, "detaching", "some does"),

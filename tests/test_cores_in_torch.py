@@ -56,6 +56,21 @@ def test_under_autocast_a_core_runs_in_the_dtype_of_its_parameters(choice):
 
 
 @every_choice
+def test_in_half_precision_a_core_is_near_itself_in_single_precision(choice):
+    name, settings = CORES[choice]
+    if settings.get("kernel") == "cpu":
+        pytest.skip("the C++ kernel has float and double only")
+    core, inputs, _, resets = valid(name, settings)
+    inputs = inputs.bfloat16()
+    expected = core(inputs.float(), None, resets).outputs
+    found = core.bfloat16()(inputs, None, resets).outputs
+    assert found.dtype == torch.bfloat16
+    assert (found.float() - expected).abs().max() < 0.1 * (1 + expected.abs().max())
+    found.float().square().sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in core.parameters())
+
+
+@every_choice
 def test_a_compiled_core_gives_the_same(choice):
     core, inputs, state, resets = valid(*CORES[choice])
     model = Model(core)

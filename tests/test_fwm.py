@@ -330,7 +330,7 @@ def test_it_learns_to_answer_with_the_partner_of_a_symbol() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert (logits.argmax(1) == answers).float().mean() > 0.97
+    assert (logits.argmax(1) == answers).float().mean() > 0.9  # guessing has 0.125
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from torch import nn
 
 from mnm_rl.agents import RecurrentA2C, RecurrentPPO
 from mnm_rl.agents.acting_step import ActingStep
+from mnm_rl.analysis.trace import record, require_memory
 from mnm_rl.cores import EncodedCore, MemoryCore, PairedCore, StackedCore, innermost, make_core
 from mnm_rl.testing import check_core
 
@@ -87,6 +88,27 @@ def test_it_can_be_copied_and_pickled_after_it_has_run(build):
     expected = core(inputs).outputs
     for twin in (copy.deepcopy(core), pickle.loads(pickle.dumps(core))):
         assert torch.equal(twin(inputs).outputs, expected)
+
+
+@pytest.mark.parametrize("build", [stack, pair, encoded])
+def test_its_state_can_be_saved_and_goes_on(build, tmp_path):
+    core, inputs = build("ntm"), torch.randn(3, 2, 4)
+    with torch.no_grad():
+        state = core(inputs).state
+        torch.save(tuple(state), tmp_path / "state.pt")
+        for twin in (pickle.loads(pickle.dumps(state)), type(state)(*torch.load(tmp_path / "state.pt"))):
+            assert twin._fields == state._fields
+            assert torch.equal(core(inputs, twin).outputs, core(inputs, state).outputs)
+
+
+@pytest.mark.parametrize("build", [stack, pair, encoded])
+def test_its_trace_can_be_recorded(build):
+    core, inputs = build("ntm"), torch.randn(3, 2, 4)
+    trace = record(core, inputs)
+    torch.testing.assert_close(trace["outputs"], core(inputs).outputs)
+    require_memory(core, "read_values")
+    with pytest.raises(ValueError, match="has no memory; cores to look into"):
+        record(build("lstm"), inputs)
 
 
 def test_it_shows_the_memory_of_the_top_layer_of_the_first_column():

@@ -140,12 +140,13 @@ def require_memory(core: MemoryCore | CoreChoice, *names: str) -> None:
     Raises:
         ValueError: if it has no memory, or traces without these tensors; the message names cores that do.
     """
-    kind = type(core) if isinstance(core, MemoryCore) else find_core(core)[0]
+    # A core made of others has the names itself.
+    own = core.trace_names if isinstance(core, MemoryCore) else find_core(core)[0].trace_names
     name = core_name(core)
-    missing = [wanted for wanted in names if wanted not in kind.trace_names]
-    if kind.trace_names and not missing:
+    missing = [wanted for wanted in names if wanted not in own]
+    if own and not missing:
         return
-    lack = f"a memory without {missing[0].replace('_', ' ')}" if kind.trace_names else "no memory"
+    lack = f"a memory without {missing[0].replace('_', ' ')}" if own else "no memory"
     others = [
         other for other, (its, _) in CORES.items() if its.trace_names and {*names} <= {*its.trace_names}
     ]

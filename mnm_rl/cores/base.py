@@ -296,6 +296,21 @@ def detach_state(state: StateT) -> StateT:
     return type(state)(*[field.detach() for field in state])
 
 
+def outlasts_reset(outputs: Tensor, resets: Tensor | None) -> bool:
+    """Whether a sequence must be run again by a plain loop, as something in it is not finite.
+
+    Forms that take many steps at once multiply what is of an episode before by zero, which numbers that are
+    not finite outlast; plain loops put the initial state in their place.
+
+    Args:
+        outputs: of all steps, of any shape.
+        resets: of the sequence, or None.
+    """
+    if resets is None or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False  # there, what to run must not depend on numbers
+    return not bool(outputs.detach().isfinite().all())
+
+
 def steps_with_resets(resets: Tensor | None, length: int) -> list[bool]:
     """For each of ``length`` steps, whether any example of the batch is reset there."""
     return [False] * length if resets is None else resets.any(dim=1).tolist()

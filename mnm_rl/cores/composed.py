@@ -112,7 +112,14 @@ class _Composed(MemoryCore):
 
 @functools.cache
 def _state_class(fields: tuple[str, ...]) -> Any:
-    return namedtuple("ComposedState", fields)
+    kind: Any = namedtuple("ComposedState", fields)
+    # A class that no module holds cannot be found again by its name: its states are made by their fields.
+    kind.__reduce__ = lambda state: (_composed_state, (fields, *state))
+    return kind
+
+
+def _composed_state(fields: tuple[str, ...], *values: Any) -> Any:
+    return _state_class(fields)(*values)
 
 
 class StackedCore(_Composed):

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mnm_rl.cores.base import CoreOutput, MemoryCore
+from mnm_rl.cores.base import CoreOutput, MemoryCore, outlasts_reset
 from mnm_rl.cores.short_convolution import short_convolution
 from mnm_rl.kernels import delta_rule
 from mnm_rl.kernels.delta_rule import Commands
@@ -204,15 +204,21 @@ class DeltaNetLayer(nn.Module):
                 torch.sigmoid(rates).unflatten(2, (self.config.heads, -1)).mean(3).transpose(0, 1)
             )
         else:
-            read, memory = self._kernel(x.shape[1])(commands, memory, resets)
+            read, memory = self._run(commands, memory, resets)
         read = self.read_norm(read).transpose(1, 2).flatten(2)
         if self.config.output_gate:
             read = read * functional.silu(gates)
         return self.output(read), recent, memory, trace
 
-    def _kernel(self, steps: int):
-        is_plain = self.config.kernel == "reference" or (self.config.kernel == "auto" and steps == 1)
-        return delta_rule.plain if is_plain else delta_rule.scan
+    def _run(self, commands: Commands, memory: Tensor, resets: Tensor | None) -> delta_rule.DeltaResult:
+        is_plain = self.config.kernel == "reference" or (
+            self.config.kernel == "auto" and commands.keys.shape[2] == 1
+        )
+        if not is_plain:
+            result = delta_rule.scan(commands, memory, resets)
+            if not outlasts_reset(result.outputs, resets):
+                return result
+        return delta_rule.plain(commands, memory, resets)
 
     def _commands(self, channels: Tensor, rates: Tensor, decays: Tensor) -> Commands:
         """From ``[B, T, ...]`` each."""

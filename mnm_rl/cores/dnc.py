@@ -227,7 +227,7 @@ class DNCCore(MemoryCore[Any]):
 
     def acting(self) -> AbstractContextManager[None]:
         """See :meth:`MemoryCore.acting`: memory and links are written in place."""
-        return kernel.acting()
+        return kernel.acting(self._trained())
 
     def _fits_kernel(self, inputs: Tensor, state: Any) -> bool:
         if self.config.kernel == "reference" or self.config.is_sparse:

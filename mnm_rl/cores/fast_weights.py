@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from mnm_rl.cores.base import CoreOutput, MemoryCore, reset_state
+from mnm_rl.cores.base import CoreOutput, MemoryCore, outlasts_reset, reset_state
 from mnm_rl.kernels import fast_weights
 from mnm_rl.kernels.fast_weights import Parameters, Settings
 
@@ -106,13 +106,14 @@ class FastWeightsCore(MemoryCore[FastWeightsState]):
         if record:
             state = self.initial_state(inputs.shape[1]) if state is None else state
             return self._record(encoded, state, resets)._replace(meta_loss=meta_loss)
+        result = None
         if self._takes_attention(len(inputs)):
             hidden = (
                 self.weight.new_zeros(inputs.shape[1], self.output_size) if state is None else state.hidden
             )
             memory = None if state is None else state.memory
             result = fast_weights.scan(encoded, hidden, memory, self._trained, self._settings, resets)
-        else:
+        if result is None or outlasts_reset(result.outputs, resets):
             state = self.initial_state(inputs.shape[1]) if state is None else state
             result = fast_weights.plain(encoded, *state, self._trained, self._settings, resets)
         after = FastWeightsState(result.outputs[-1], result.memory)

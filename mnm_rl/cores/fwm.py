@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from mnm_rl.cores.base import CoreOutput, MemoryCore, reset_state
+from mnm_rl.cores.base import CoreOutput, MemoryCore, outlasts_reset, reset_state
 from mnm_rl.cores.recurrent import LSTMConfig, LSTMCore, LSTMState
 from mnm_rl.kernels import fwm as kernel
 from mnm_rl.kernels.fwm import Commands, plain_step
@@ -119,8 +119,7 @@ class FWMCore(MemoryCore[FWMState]):
         if record:
             read, memory, trace = _recorded(commands, state.memory, batch_resets)
         else:
-            run = kernel.scan if self._takes_chunks(len(inputs)) else kernel.plain
-            (read, memory), trace = run(commands, state.memory, batch_resets), None
+            read, memory, trace = *self._run(commands, state.memory, batch_resets), None
         meta_loss = inputs.new_zeros(inputs.shape[:2])
         outputs = self._outputs(hidden, read.transpose(0, 1))
         return CoreOutput(outputs, FWMState(control.hidden, control.cell, memory), meta_loss, trace)
@@ -140,6 +139,13 @@ class FWMCore(MemoryCore[FWMState]):
         commands = self._commands(hidden.unsqueeze(1))
         memory, _, read = plain_step(state.memory, [tensor[:, 0] for tensor in commands])
         return self._outputs(hidden, read), FWMState(control.hidden, control.cell, memory)
+
+    def _run(self, commands: Commands, memory: Tensor, resets: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self._takes_chunks(commands.rates.shape[1]):
+            result = kernel.scan(commands, memory, resets)
+            if not outlasts_reset(result[0], resets):
+                return result
+        return kernel.plain(commands, memory, resets)
 
     def _commands(self, hidden: Tensor) -> Commands:
         """From h ``[B, T, d_h]``."""

@@ -160,9 +160,8 @@ class LookupCore(MemoryCore[LookupState]):
 
     def _reset(self, state: LookupState, mask: Tensor) -> LookupState:
         """Empty the tables of the examples in ``mask``, and forget slots that no example uses any more."""
-        initial = self.initial_state(len(mask))
-        kept = initial._replace(keys=state.keys, values=state.values, written=torch.zeros_like(state.written))
-        state = reset_state(state, kept, mask)
+        empty = {name: torch.zeros_like(getattr(state, name)) for name in ("keys", "values", "written")}
+        state = reset_state(state, self.initial_state(len(mask))._replace(**empty), mask)
         first = int(state.written.any(0).int().argmax()) if state.written.any() else state.written.shape[1]
         return state._replace(
             keys=state.keys[:, first:], values=state.values[:, first:], written=state.written[:, first:]

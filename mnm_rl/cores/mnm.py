@@ -329,7 +329,7 @@ class MNMCore(MemoryCore[MNMState]):
 
     def acting(self) -> AbstractContextManager[None]:
         """See :meth:`MemoryCore.acting`."""
-        return cpu.acting()
+        return cpu.acting(self._scan_parameters())
 
     def quick_step(self) -> QuickStep | None:
         """See :meth:`MemoryCore.quick_step`; by the C++ kernel."""

@@ -32,7 +32,8 @@ def short_convolution(
     starts = torch.cat([resets.new_zeros(len(resets), before), resets], 1).cumsum(1)
     outputs = torch.zeros_like(inputs)
     for j in range(before + 1):
-        is_same = starts[:, j : j + steps] == starts[:, before:]
-        outputs = outputs + row[:, j : j + steps] * weights[:, j] * is_same.unsqueeze(2)
-    is_last = starts[:, steps:] == starts[:, -1:]
-    return outputs, row[:, steps:] * is_last.unsqueeze(2)
+        is_other = starts[:, j : j + steps] != starts[:, before:]
+        # Not a product with zero, which what is not finite would outlast.
+        outputs = outputs + row[:, j : j + steps].masked_fill(is_other.unsqueeze(2), 0) * weights[:, j]
+    is_earlier = starts[:, steps:] != starts[:, -1:]
+    return outputs, row[:, steps:].masked_fill(is_earlier.unsqueeze(2), 0)

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from mnm_rl.cores.base import CoreOutput, reset_state, steps_with_resets
+from mnm_rl.cores.base import CoreOutput, outlasts_reset, reset_state, steps_with_resets
 from mnm_rl.cores.sentences import SentenceCore, SentenceEncoding
 from mnm_rl.cores.tpr_memory import (
     CHANGES,
@@ -119,14 +119,16 @@ class TPRCore(SentenceCore[TPRState]):
         plain = self.config.form == "loop" or len(inputs) == 1 or torch.compiler.is_exporting()
         if record or plain:
             return self._loop(written, asked, state, resets, record)
-        parts = []
+        parts, after = [], state
         for start in range(0, len(inputs), SENTENCES_AT_ONCE):
             part = slice(start, start + SENTENCES_AT_ONCE)
             own_resets = None if resets is None else resets[part]
-            found, state = self._solved(written.steps(part), asked.steps(part), state, own_resets)
+            found, after = self._solved(written.steps(part), asked.steps(part), after, own_resets)
             parts.append(found)
         outputs = torch.cat(parts)
-        return CoreOutput(outputs, state, outputs.new_zeros(outputs.shape[:2]))
+        if outlasts_reset(outputs, resets):
+            return self._loop(written, asked, state, resets, record)
+        return CoreOutput(outputs, after, outputs.new_zeros(outputs.shape[:2]))
 
     def read(self, sentences: Tensor, story: Tensor, writes: Tensor, asks: Tensor) -> Tensor:
         """See :meth:`mnm_rl.cores.sentences.SentenceCore.read`."""

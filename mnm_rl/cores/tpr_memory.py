@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mnm_rl.kernels.triangular import solve_unit_triangular
+
 CHANGES = 3
 """Of a sentence: write, move, backlink."""
 
@@ -120,7 +122,7 @@ class _Values(torch.autograd.Function):
         system = (of_keys * of_roles).mul_(before)
         write_row, move_row, _ = system.unflatten(1, (-1, CHANGES)).unbind(2)
         move_row.sub_(write_row)
-        values = torch.linalg.solve_triangular(system, wanted, upper=False, unitriangular=True)
+        values = solve_unit_triangular(system, wanted)
         ctx.save_for_backward(keys, roles, before, of_keys, of_roles, system, values)
         return values
 
@@ -129,7 +131,7 @@ class _Values(torch.autograd.Function):
     def backward(ctx: Any, d_values: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         keys, roles, before, of_keys, of_roles, system, values = ctx.saved_tensors
         transposed = system.transpose(1, 2)
-        d_wanted = torch.linalg.solve_triangular(transposed, d_values, upper=True, unitriangular=True)
+        d_wanted = solve_unit_triangular(transposed, d_values, upper=True)
         d_gram = (d_wanted @ values.transpose(1, 2)).neg_()
         write_row, move_row, _ = d_gram.unflatten(1, (-1, CHANGES)).unbind(2)
         write_row.sub_(move_row)

@@ -113,7 +113,7 @@ def _settings_tensor(settings: ScanSettings) -> Tensor:
 
 
 class _Acting:
-    """What a thread keeps while it acts."""
+    """What a thread keeps of parameters while it acts with them."""
 
     def __init__(self) -> None:
         self.packed: dict[tuple[tuple[int, int], ...], tuple[list[Tensor], list[Tensor]]] = {}
@@ -127,18 +127,23 @@ _thread = threading.local()
 
 
 @contextmanager
-def acting() -> Iterator[None]:
-    """Inside, parameters must not change, and the state after a step must be used for one more step at most.
+def acting(parameters: ScanParameters) -> Iterator[None]:
+    """Inside, these must not change, and a state after a step with them is used for one more step at most.
 
     Scans without gradient then keep the weights that they have prepared, which otherwise a scan of one step
     leaves out because it would take longer than the step, and overwrite the memory instead of copying it.
     """
-    before = getattr(_thread, "acting", None)
-    _thread.acting = _Acting()
+    before = _acting()
+    _thread.acting = {**before, id(parameters[0]): _Acting()}
     try:
         yield
     finally:
         _thread.acting = before
+
+
+def _acting() -> dict[int, _Acting]:
+    """What acts in this thread, by the id of the first parameter."""
+    return getattr(_thread, "acting", {})
 
 
 class QuickStep:
@@ -209,7 +214,7 @@ def _step_while_acting(problem: _Problem, trained: _Trained, kept: _Acting) -> S
 
 def _forward(problem: _Problem, trained: _Trained, save: bool) -> tuple[ScanResult, list[Tensor]]:
     """The result, and, for the backward pass, the tensors of :class:`_Saved`."""
-    kept = getattr(_thread, "acting", None)
+    kept = _acting().get(id(trained.parameters[0]))
     if kept is not None and not save:
         return _step_while_acting(problem, trained, kept), []
     return _run(problem, trained, [], None, save)

@@ -28,6 +28,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mnm_rl.kernels.triangular import solve_unit_triangular
+
 CHUNK = 32
 """C, a power of two."""
 
@@ -101,7 +103,7 @@ def scan(
     decays = _Decays(g, since, chunk, k)
     by_erased, by_query = decays.products(b, q, k)
     right = torch.cat([v, decays.from_start(b)], -1)
-    solved = torch.linalg.solve_triangular(by_erased.tril(-1), right, upper=False, unitriangular=True)
+    solved = solve_unit_triangular(by_erased.tril(-1), right)
     new, old = solved.split([v.shape[-1], key_size], -1)  # u = new - old S_0
     starts, updates = [], []
     kept, written = decays.whole().unbind(2), decays.to_end(k).mT.unbind(2)

@@ -64,31 +64,35 @@ def step(projected: Tensor, parameters: Parameters, switches: Switches, state: S
         projected: the inputs' part of the controller's gates, biases included, ``[B, 4 d_h]``.
         parameters: the weights.
         switches: of the memory.
-        state: the state before the step; inside :func:`acting` its memory and links are overwritten if they
-            come from the step before.
+        state: the state before the step; inside :func:`acting` of these parameters its memory and links are
+            overwritten if they come from the step before.
 
     Returns:
         ``[h_t; r_t]``, ``[B, d_h + R W]``, and the state after the step.
     """
-    mine: dict[int, Tensor] | None = getattr(_thread, "acting", None)
-    key = id(parameters.interface_bias)
-    if mine is None or mine.get(key) is not state.memory:
+    acting, key = _acting(), id(parameters.interface_bias)
+    if acting.get(key) is not state.memory:
         state = _with_copies(state)
     record, state = advance(projected, parameters, switches, state)
-    if mine is not None:
-        mine[key] = state.memory
+    if key in acting:
+        acting[key] = state.memory
     return record.control, state
 
 
 @contextmanager
-def acting() -> Iterator[None]:
-    """Inside, a state that :func:`step` has returned is used for one more step at most."""
-    before = getattr(_thread, "acting", None)
-    _thread.acting = {}
+def acting(parameters: Parameters) -> Iterator[None]:
+    """Inside, a state that :func:`step` has returned with these is given to one more step at most."""
+    before = _acting()
+    _thread.acting = {**before, id(parameters.interface_bias): None}
     try:
         yield
     finally:
         _thread.acting = before
+
+
+def _acting() -> dict[int, Tensor | None]:
+    """What acts in this thread, by the id of a parameter -> the memory after its last step."""
+    return getattr(_thread, "acting", {})
 
 
 def advance(
