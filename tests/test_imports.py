@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "caches": set(),
     "updates": set(),
     "field_types": set(),
+    "processors": set(),
     "sizes": set(),
     "state_dicts": set(),
     "memory": set(),
@@ -29,6 +30,7 @@ MAY_IMPORT = {
         "field_types",
         "files",
         "model_files",
+        "processors",
         "sizes",
         "state_dicts",
         "tasks",
@@ -44,7 +46,7 @@ MAY_IMPORT = {
     "player": {"agents", "model_files", "pretrained"},
     "commands": {
         *("agents", "analysis", "cores", "envs", "files", "kernels", "model_files", "pretrained"),
-        *("reproduction", "tasks", "text_tables", "training"),
+        *("processors", "reproduction", "tasks", "text_tables", "training"),
     },
     "scripts": {"commands"},
 }

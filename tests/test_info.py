@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import platform
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+from mnm_rl import processors
 from mnm_rl.commands import info
 from mnm_rl.commands.main import main
 from mnm_rl.kernels import build
@@ -74,3 +76,24 @@ def test_an_option_that_there_is_not_is_refused_in_a_sentence(
         run(monkeypatch, "--jsn")
     assert stop.value.code == 2
     assert capsys.readouterr().err == "mnm-rl info: There is no option --jsn; did you mean --json?\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (
+            "cpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n\ncpu family\t: 26\n",
+            "AMD EPYC, family 26 model 2",
+        ),
+        ("model name\t: Neoverse\n", "Neoverse"),
+        ("", platform.processor() or platform.machine()),
+        (None, platform.processor() or platform.machine()),
+    ],
+)
+def test_a_processor_is_named_with_its_generation(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None, name: str
+) -> None:
+    monkeypatch.setattr(processors, "INFORMATION", tmp_path / "cpuinfo")
+    if text is not None:
+        (tmp_path / "cpuinfo").write_text(text)
+    assert processors.processor_name() == name

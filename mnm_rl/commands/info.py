@@ -20,6 +20,7 @@ import torch
 
 from mnm_rl.commands.parsing import parse_all
 from mnm_rl.kernels import build, compiler, prebuilt
+from mnm_rl.processors import processor_name
 from mnm_rl.training.command_line import one_sentence_errors
 
 PACKAGES = ("mnm-rl", "torch", "gymnasium", "stable-baselines3", "minigrid", "numpy", "triton")
@@ -59,7 +60,7 @@ def collect() -> dict[str, Any]:
         "compiler": _compiler(),
         "system": platform.platform(),
         "processor": {
-            "name": _processor_name(),
+            "name": processor_name(),
             "cores": os.cpu_count(),
             "kernel": next(iter(prebuilt.usable_capabilities()), None),
             "torch": torch.backends.cpu.get_cpu_capability(),
@@ -107,12 +108,6 @@ def _compiler() -> str:
         return f"{command[0]}: {compiler.compiler_version(command).partition(chr(10))[0]}"
     except build.BuildError as error:
         return f"none: {error}"
-
-
-def _processor_name() -> str:
-    information = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", information.read_text()) if information.exists() else None
-    return found[1] if found else platform.processor() or platform.machine()
 
 
 def _extras() -> dict[str, str]:

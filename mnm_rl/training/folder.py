@@ -37,6 +37,7 @@ import torch
 
 from mnm_rl.files import atomic_write
 from mnm_rl.model_files.folder import WEIGHTS_FILE, is_model, read_config, read_tensors
+from mnm_rl.processors import processor_name
 from mnm_rl.training.curves import check_curve
 from mnm_rl.training.files import check_writable_directory
 from mnm_rl.training.locks import LOCK_FILE
@@ -389,15 +390,7 @@ def versions() -> dict[str, str]:
 
 def hardware() -> dict[str, str | int]:
     """Processor, cores and accelerator, as far as they tell."""
-    found: dict[str, str | int] = {"processor": _processor_name(), "cores": os.cpu_count() or 1}
+    found: dict[str, str | int] = {"processor": processor_name(), "cores": os.cpu_count() or 1}
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
     return found
-
-
-def _processor_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
