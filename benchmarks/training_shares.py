@@ -11,10 +11,14 @@ and things are imported, does not count, and neither do loading and the last che
 supervised run do, as often as it has them. Kernels are the operations in C++;
 what torch computes in plain operations counts as around them. With one thread, time is the processor time of
 this process, else wall time.
+
+Of an agent with an MNM core it also tells what part of the bound it reaches: as if nothing had to be computed
+but the core's products, once to act and as often as a rollout is learned from, forward and backward.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import tempfile
 import time
@@ -24,15 +28,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peak import multiply_add_rate
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from scan import operations, product_rate
 
 from mnm_rl.agents import RecurrentA2C, RecurrentPPO
 from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from mnm_rl.agents.quick_acting import QuickActing
 from mnm_rl.commands import main as commands
+from mnm_rl.cores.mnm import MNMCore
 from mnm_rl.kernels import cpu
+from mnm_rl.kernels.build import BuildError
 from mnm_rl.training.rl.recorder import RunRecorder
 from mnm_rl.training.supervised.trainer import SupervisedTrainer
 
@@ -71,6 +79,8 @@ class Shares:
 
     def __init__(self) -> None:
         self.begin()
+        self.agent: Any = None
+        """What is trained; None in a supervised run."""
 
     def begin(self) -> None:
         """Forget all, and count from here on."""
@@ -137,6 +147,7 @@ def watch_agent(shares: Shares) -> None:
 
     def set_up_with_clocks(self: Any) -> None:
         set_up(self)
+        shares.agent = self
         self.env.step = shares.timed(self.env.step, "environments")
         shares.put_into(self.policy.optimizer, "step", "optimizer")
 
@@ -224,6 +235,21 @@ def print_shares(shares: Shares, title: str, parts: Mapping[str, str]) -> None:
     Console(width=100).print(table)
 
 
+def print_bound(shares: Shares) -> None:
+    """How near an agent with an MNM core is to what the arithmetic of its core takes."""
+    if shares.agent is None or not isinstance(core := shares.agent.policy.core, MNMCore):
+        return
+    acting, training = operations(core, shares.steps)
+    done = (acting + getattr(shares.agent, "n_epochs", 1) * training) / sum(shares.taken.values())
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    product = max(product_rate(clock, "cpu") for _ in range(20))
+    told = f"{done / product:.0%} of torch's product of matrices ({product / 1e9:.0f})"
+    with contextlib.suppress(BuildError):
+        rate = torch.get_num_threads() * multiply_add_rate()[0]
+        told += f", {done / rate:.0%} of the processor's multiply-adds ({rate / 1e9:.0f})"
+    print(f"Products of the core, acting included: {done / 1e9:.1f} GFLOP/s, {told}")
+
+
 @dataclass(frozen=True)
 class Watched:
     """A command of which this program knows the parts."""
@@ -260,6 +286,7 @@ def main() -> None:
         print(f"The run must have at least two updates; take a larger {command.length[0]}.", file=sys.stderr)
         sys.exit(2)
     print_shares(shares, " ".join([name, *options]), command.parts)
+    print_bound(shares)
 
 
 if __name__ == "__main__":
