@@ -65,7 +65,7 @@ PARTS: Mapping[str, Part] = {
             "training_shares.py train-supervised --task dictionary --instance 2",
         ),
     ),
-    "a2c": Part("RecurrentA2C beside skrl and sb3-contrib, steps/s", ("a2c.py --rounds 3 --updates 4",)),
+    "a2c": Part("RecurrentA2C beside skrl and sb3-contrib, steps/s", ("a2c.py --rounds 3",)),
     "ppo": Part(
         "RecurrentPPO beside sb3-contrib's, steps/s",
         (
