@@ -46,8 +46,8 @@ def test_another_default_is_the_runs_and_the_help_tells_both(monkeypatch, capsys
     others = {**PPOConfig.defaults.others, "ent_coef": 0.25, "n_steps": 32, "learning_rate": 1e-3}
     changed = Defaults({**PPOConfig.defaults.maze, "learning_rate": 1e-3}, others)
     monkeypatch.setattr(PPOConfig, "defaults", changed)
-    assert (PPOConfig(env="CartPole-v1").ent_coef, PPOConfig().ent_coef) == (0.25, 0.003)
-    assert changed.told("ent_coef") == "If nothing is given, the maze: 0.003; others: 0.25."
+    assert (PPOConfig(env="CartPole-v1").ent_coef, PPOConfig().ent_coef) == (0.25, 0.01)
+    assert changed.told("ent_coef") == "If nothing is given, the maze: 0.01; others: 0.25."
     assert changed.told("n_steps") == "If nothing is given, the maze: its horizon; others: 32."
     assert changed.told("learning_rate") == changed.told("core") == ""
     monkeypatch.setattr(sys, "argv", ["train_ppo.py", "--env", "CartPole-v1", "--help"])

@@ -104,7 +104,7 @@ def test_a_run_that_goes_on_with_other_settings(train, run_script, tmp_path):
     assert run_script(train, "--resume", run, *changes, "--quiet")[0] == 0
     agent = load(run)
     assert agent.gamma == 0.8
-    first = {"train_a2c": 0.03, "train_ppo": 0.003}[train]
+    first = {"train_a2c": 0.03, "train_ppo": 0.01}[train]
     assert agent.ent_coef == pytest.approx(first + (0.01 - first) * 12 / 16)
     assert read_curve(run / "progress.csv")["learning_rate"] == pytest.approx([0.001, 0.0])
     document = json.loads((run / "config.json").read_text())
