@@ -67,8 +67,8 @@ class Measured:
     state: int | None
     training: float
     """Per token."""
-    kept: float
-    """KiB per token."""
+    kept: float | None
+    """KiB per token; None where autograd does not tell."""
     acting: float | None
     """Per step of all sequences."""
 
@@ -161,8 +161,17 @@ def measure(args: Args) -> dict[str, Measured]:
     others = peers(args, inputs[: max(1, args.steps // 4)]) if args.peers else {}
     tokens = max(1, args.steps // 4) * args.batch
     for name, took in best_of(others, 1, args.threads).items():
-        found[name] = Measured(0, None, 1e6 * took / tokens, kept_bytes(others[name]) / 1024 / tokens, None)
+        found[name] = Measured(0, None, 1e6 * took / tokens, _kept_by_peer(others[name], tokens), None)
     return found
+
+
+def _kept_by_peer(run: Callable[[], Tensor], tokens: int) -> float | None:
+    try:
+        return kept_bytes(run) / 1024 / tokens
+    except RuntimeError as error:  # titans-pytorch writes by torch.func, which does not let anybody look on
+        if "saved tensor hooks" not in str(error):
+            raise
+        return None
 
 
 def as_table(found: dict[str, Measured]) -> Table:
@@ -179,7 +188,7 @@ def as_table(found: dict[str, Measured]) -> Table:
             f"{row.state:,}" if row.state is not None else "",
             f"{row.training:,.1f}",
             f"{row.training / lstm.training:.1f}" if lstm else "",
-            f"{row.kept:,.1f}",
+            f"{row.kept:,.1f}" if row.kept is not None else "",
             f"{row.acting:,.0f}" if row.acting is not None else "",
             f"{row.acting / lstm.acting:.1f}" if lstm and lstm.acting and row.acting else "",
         )

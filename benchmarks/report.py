@@ -55,7 +55,7 @@ PARTS: Mapping[str, Part] = {
             "acting.py --cores mnm-p --heads 3 --environments 16 64 --rounds 3",
         ),
     ),
-    "cores": Part("Every core: size, time, what is kept", ("cores.py",)),
+    "cores": Part("Every core: size, time, what is kept", ("cores.py --peers",)),
     "training": Part(
         "Where the time of a training goes",
         (
