@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Literal, get_args
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tyro.conf import arg
 
+from mnm_rl.field_types import check_own_fields
 from mnm_rl.tasks.babi.dataset import ALL_TASKS, SPLITS, Size, load_dataset
 from mnm_rl.tasks.babi.encoding import Corpus, Sequences, number_answers
 from mnm_rl.tasks.babi.generate.files import check_tasks
@@ -69,7 +71,7 @@ class CatbabiTask(Task):
 
     decided_by = "answer_error"
     carries_state = True
-    data: str | None = None
+    data: str | Path | None = None
     """As in :class:`mnm_rl.tasks.babi.BabiTask`, and so are origin, tasks, size and supplement."""
     origin: Origin = "any"
     tasks: tuple[int, ...] = ALL_TASKS
@@ -84,14 +86,12 @@ class CatbabiTask(Task):
     further_notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_own_fields(self, "window")
         self.tasks = tuple(sorted(self.tasks))
         check_tasks(self.tasks)
-        if self.mode not in get_args(Mode):
-            raise ValueError(f"Unknown mode {self.mode!r}; known: {', '.join(get_args(Mode))}.")
-        if self.window < 1:
-            raise ValueError(f"window must be at least 1, got {self.window}.")
         words = self.saved_symbols
-        source, self._origin_notes = choose_source(self.data, self.origin, self.size)
+        data = None if self.data is None else str(self.data)
+        source, self._origin_notes = choose_source(data, self.origin, self.size)
         vocabulary = None if words is None else Vocabulary(words[: words.index(BEGIN)])
         dataset = load_dataset(source, self.size, self.tasks, self.supplement, vocabulary)
         self._place, self._data_notes = str(source.path), dataset.notes
@@ -166,7 +166,9 @@ class CatbabiTask(Task):
         """
         if split not in ("valid", "test"):
             raise ValueError(f"Unknown set {split!r}; known sets: valid, test.")
-        text = self.texts[split]
+        return self._held_out(self.texts[split], batch_size)
+
+    def _held_out(self, text: Text, batch_size: int) -> Iterator[Batch]:
         columns = min(batch_size, len(text.tasks))
         streams = Streams(np.diff(text.ends), columns, HELD_OUT_SEED)
         totals = [streams.first_round(column) for column in range(columns)]
@@ -266,9 +268,8 @@ class CatbabiOptions(TaskOptions):
     """Symbols of an update in each column, over which gradients go back; the state goes on."""
 
     def __post_init__(self) -> None:
+        check_own_fields(self, "window")
         parse_tasks(self.tasks)
-        if self.window < 1:
-            raise ValueError(f"window must be at least 1, got {self.window}.")
 
     def make(self, saved: Mapping[str, Any] | None = None, evaluation: bool = False) -> CatbabiTask:
         """See :class:`mnm_rl.tasks.base.TaskOptions`; for evaluation a supplement is left out, and noted."""
