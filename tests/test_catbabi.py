@@ -318,7 +318,7 @@ def test_unknown_options_are_named(options, message, data):
 
 
 def test_too_many_columns_are_named(task):
-    with pytest.raises(ValueError, match="There are 24 stories, too few for 25 columns"):
+    with pytest.raises(ValueError, match="There are 24 training stories, too few for a batch_size of 25"):
         task.training_batch(0, 25, 0)
 
 

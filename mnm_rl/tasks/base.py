@@ -168,7 +168,11 @@ class Task(ABC):
 
     @property
     def sentence_layout(self) -> SentenceLayout | None:
-        """How its sequences are made of sentences; ``None`` if they are not."""
+        """How its sequences are made of sentences; ``None`` if they are not.
+
+        Raises:
+            ValueError: the data have sentences that models of sentences cannot read.
+        """
         return None
 
     @property

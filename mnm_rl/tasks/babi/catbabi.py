@@ -93,7 +93,7 @@ class CatbabiTask(Task):
         data = None if self.data is None else str(self.data)
         source, self._origin_notes = choose_source(data, self.origin, self.size)
         vocabulary = None if words is None else Vocabulary(words[: words.index(BEGIN)])
-        dataset = load_dataset(source, self.size, self.tasks, self.supplement, vocabulary)
+        dataset = load_dataset(source, self.size, self.tasks, self.supplement, vocabulary, (BEGIN,))
         self._place, self._data_notes = str(source.path), dataset.notes
         answers = {split: long_answers(dataset.splits[split], dataset.vocabulary) for split in SPLITS}
         if words is None:
@@ -152,7 +152,10 @@ class CatbabiTask(Task):
         """
         text = self.texts["train"]
         if batch_size > len(text.tasks):
-            raise ValueError(f"There are {len(text.tasks)} stories, too few for {batch_size} columns.")
+            raise ValueError(
+                f"There are {len(text.tasks)} training stories, too few for a batch_size of {batch_size}: "
+                "every sequence of a batch needs stories of its own."
+            )
         if self._streams is None or (self._streams.columns, self._streams.seed) != (batch_size, seed):
             self._streams = Streams(np.diff(text.ends), batch_size, seed)
         parts = [self._streams.part(b, index * self.window, self.window + 1) for b in range(batch_size)]

@@ -12,7 +12,7 @@ import numpy as np
 
 from mnm_rl.field_types import check_own_fields
 from mnm_rl.tasks.babi.dataset import ALL_TASKS, Dataset, Size, load_dataset
-from mnm_rl.tasks.babi.encoding import Format, Sequences
+from mnm_rl.tasks.babi.encoding import Corpus, Format, Sequences
 from mnm_rl.tasks.babi.files import Source
 from mnm_rl.tasks.babi.generate.files import check_tasks
 from mnm_rl.tasks.babi.generated import FreshQuestions, Origin, choose_source
@@ -117,7 +117,14 @@ class BabiTask(Task):
 
     @property
     def sentence_layout(self) -> SentenceLayout:
-        """Sentences end with a full stop or a question mark, and are as long as in the official files."""
+        """Sentences end with a full stop or a question mark, and are as long as in the official files.
+
+        Raises:
+            ValueError: the data have a longer sentence, or a longer answer; the message says where.
+        """
+        for split, sequences in self.sequences.items():
+            if not (self.fresh and split == "train"):
+                _check_lengths(sequences.corpus)
         numbers = self.vocabulary.numbers
         return SentenceLayout(
             numbers["."], numbers["?"], self.vocabulary.placeholder, LONGEST_SENTENCE, LONGEST_ANSWER
@@ -230,6 +237,21 @@ class BabiTask(Task):
         chosen = np.flatnonzero(fits)
         chosen = np.repeat(chosen, [self.repeat.get(int(task), 1) for task in train.tasks[chosen]])
         return TrainingOrder(train.lengths, train.tasks, chosen, self.balance, self.pool_batches, self.mixing)
+
+
+def _check_lengths(corpus: Corpus) -> None:
+    """Make sure that sentences and answers have no more words than models of sentences have places."""
+    sentence, answer = corpus.longest_sentence, corpus.longest_answer
+    if sentence.words > LONGEST_SENTENCE:
+        raise ValueError(
+            f"{sentence.place}: a sentence of {sentence.words} words, its end included; models of sentences "
+            f"take {LONGEST_SENTENCE} at most."
+        )
+    if answer.words > LONGEST_ANSWER:
+        raise ValueError(
+            f"{answer.place}: an answer of {answer.words} words; models of sentences give {LONGEST_ANSWER} "
+            "at most."
+        )
 
 
 def parse_tasks(text: str) -> tuple[int, ...]:
