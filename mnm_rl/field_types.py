@@ -7,6 +7,8 @@ import functools
 import types
 import typing
 from collections.abc import Mapping
+from numbers import Integral
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 WORDS = {
@@ -14,6 +16,7 @@ WORDS = {
     float: "a number",
     bool: "true or false",
     str: "a text",
+    Path: "a path",
     type(None): "nothing",
 }
 
@@ -39,6 +42,39 @@ def check_field_types(kind: type, values: Mapping[str, Any]) -> None:
             raise error(f"{name} must be {_describe(hints[name])}, got {value!r}.")
 
 
+def check_own_fields(instance: Any, *sizes: str) -> None:
+    """The same for the values that an instance of a dataclass has; to be called first in ``__post_init__``.
+
+    Args:
+        instance: of the dataclass.
+        sizes: fields that must be at least 1, or ``None`` where they may be.
+
+    Raises:
+        TypeError: as :func:`check_field_types`.
+        ValueError: as there, or a size is less than 1.
+    """
+    names = [field.name for field in dataclasses.fields(instance) if field.init]
+    check_field_types(type(instance), {name: getattr(instance, name) for name in names})
+    for name in sizes:
+        size = getattr(instance, name)
+        if size is not None and size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}.")
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Make sure that an argument is a whole number, of Python or of numpy, that is not too small.
+
+    Raises:
+        TypeError: it is no whole number.
+        ValueError: it is less than ``least``.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number, got {value!r}.")
+    if int(value) < least:
+        must = "must not be negative" if least == 0 else f"must be at least {least}"
+        raise ValueError(f"{name} {must}, got {value}.")
+
+
 @functools.cache
 def _hints(kind: type) -> dict[str, Any]:
     try:
@@ -61,8 +97,11 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is Literal:
         return any(value == each and type(value) is type(each) for each in arguments)
     if origin is tuple:
-        items = isinstance(value, tuple | list)
-        return items and (len(arguments) != 2 or all(_fits(item, arguments[0]) for item in value))
+        if not isinstance(value, tuple | list):
+            return False
+        if arguments[-1:] == (...,):
+            return all(_fits(item, arguments[0]) for item in value)
+        return len(value) == len(arguments) and all(map(_fits, value, arguments))
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
         return isinstance(value, Mapping) and all(
             _fits(name, arguments[0]) and _fits(item, arguments[1]) for name, item in value.items()
@@ -84,8 +123,10 @@ def _describe(hint: Any) -> str:
         return " or ".join(_describe(each) for each in arguments)
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"
-    if origin is tuple:
+    if origin is tuple and arguments[-1:] == (...,):
         return f"several of: {_describe(arguments[0])}"
+    if origin is tuple:
+        return f"({', '.join(map(_describe, arguments))})"
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
         return "settings by their names" if arguments[0] is str else "a mapping"
     if origin is list:

@@ -375,8 +375,8 @@ def test_nothing_is_left_out_unless_asked_for_and_then_it_is_said(data):
     assert cut.order.epoch == 48 - long
     assert all(cut.training_batch(index, 8, 0).lengths.max() <= limit for index in range(20))
     assert len(cut.sequences["test"]) == len(whole.sequences["test"])
-    with pytest.raises(ValueError, match="No training sequence has 0 symbols or fewer"):
-        BabiTask(str(data), max_length=0)
+    with pytest.raises(ValueError, match="No training sequence has 1 symbols or fewer"):
+        BabiTask(data, max_length=1)
 
 
 def test_loss_and_errors_are_those_of_the_answers(data):
@@ -410,10 +410,11 @@ def test_an_answer_of_two_words_with_one_wrong_is_wrong(data):
         ({"tasks": (1, 21)}, "No bAbI task 21; known tasks: 1 to 20"),
         ({"tasks": ()}, "No bAbI task given"),
         ({"tasks": (2, 2)}, "given twice: 2, 2"),
-        ({"size": "100k"}, "Unknown size '100k'; known: 10k, 1k"),
-        ({"format": "line"}, "Unknown format 'line'; known: question, story"),
-        ({"balance": "stories"}, "Unknown balance 'stories'; known: questions, tasks"),
+        ({"size": "100k"}, "size must be one of 10k, 1k, got '100k'."),
+        ({"format": "line"}, "format must be one of question, story, got 'line'."),
+        ({"balance": "stories"}, "balance must be one of questions, tasks, got 'stories'."),
         ({"pool_batches": 0}, "pool_batches must be at least 1, got 0"),
+        ({"max_length": 0}, "max_length must be at least 1, got 0"),
         ({"mixing": -1.0}, "mixing must be a number from 0 on, got -1.0"),
     ],
 )
@@ -424,9 +425,14 @@ def test_unknown_options_are_named(data, options, message):
 
 def test_batch_numbers_must_make_sense(data):
     task = BabiTask(str(data), tasks=(1,))
-    for index, batch_size in ((-1, 4), (0, 0)):
-        with pytest.raises(ValueError, match="numbered from 0"):
+    for index, batch_size, message in (
+        (-1, 4, "index must not be negative, got -1"),
+        (0, 0, "batch_size must be at least 1, got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
             task.training_batch(index, batch_size, 0)
+    with pytest.raises(ValueError, match="numbered from 0"):
+        task.order.batch(0, 0, 0)
 
 
 def test_lists_of_tasks_are_parsed():

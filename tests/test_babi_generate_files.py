@@ -147,7 +147,7 @@ def test_what_is_named_must_be_there(monkeypatch):
         BabiTask()
     with pytest.raises(ValueError, match="files in here too; leave out one"):
         BabiTask("here", origin="generated")
-    with pytest.raises(ValueError, match="Unknown origin 'both'; known: any, official, generated"):
+    with pytest.raises(ValueError, match="origin must be one of any, official, generated, got 'both'"):
         BabiTask(origin="both")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="Fresh questions need no supplement"):
         BabiTask(fresh=True, supplement=True)
@@ -362,7 +362,7 @@ def test_fresh_questions_keep_to_the_longest_length():
     task = BabiTask(tasks=(2,), fresh=True, max_length=80, pool_batches=2)
     assert max(int(task.training_batch(index, 16, 0).lengths.max()) for index in range(4)) <= 80
     assert "none is longer than 80 symbols" in task.notes[-1]
-    with pytest.raises(ValueError, match="numbered from 0"):
+    with pytest.raises(ValueError, match="index must not be negative, got -1"):
         task.training_batch(-1, 4, 0)
 
 

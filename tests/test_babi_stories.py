@@ -70,6 +70,8 @@ def test_windows_line_ends_and_blank_ends_change_nothing():
         ("1 Mary moved.\n", "the file ends, but the story before it has no question"),
         ("1 Mary moved.\n2 Who?\tMary,\t1", "line 2: '' cannot be a word"),
         ("1 Mary - moved.", "line 1: '-' cannot be a word"),
+        ("1 Mary moved.\n2 Who?\tMary,?\t1", r"line 2: '\?' cannot be a word"),
+        ("1 Mary moved.\n2 Who?\t.\t1", r"line 2: '\.' cannot be a word"),
         ("1 Mary, John moved.", "line 1: 'mary,' cannot be a word"),
         ("1 Who?\tMary Ann\t1", "line 1: 'mary ann' cannot be a word"),
     ],

@@ -209,8 +209,13 @@ def test_a_run_tells_its_cost_and_is_tested_on_other_lengths(tmp_path, capsys, m
         ("copy", ["--items", "3"], "items is for runs of associative-recall."),
         ("copy", ["--repeats", "3"], "repeats is for runs of repeat-copy."),
         ("associative-recall", ["--length", "3"], "length is for runs of copy and repeat-copy."),
-        ("associative-recall", ["--items", "1"], "min_items must be at least 2, got 1."),
-        ("copy", ["--length", "0"], "min_length must be at least 1, got 0."),
+        ("associative-recall", ["--items", "1"], "evaluate.py: items must be at least 2, got 1."),
+        ("copy", ["--length", "0"], "evaluate.py: length must be at least 1, got 0."),
+        (
+            "repeat-copy",
+            ["--length", "2", "--repeats", "-3"],
+            "evaluate.py: repeats must be at least 1, got -3.",
+        ),
     ],
 )
 def test_a_size_that_a_task_does_not_have_is_named(tmp_path, monkeypatch, capsys, task, words, message):

@@ -306,8 +306,10 @@ def test_a_trained_model_is_tested_with_its_own_symbols(data, tmp_path):
     ("options", "message"),
     [
         ({"window": 0}, "window must be at least 1, got 0"),
-        ({"mode": "answers"}, "Unknown mode 'answers'; known: question, language"),
+        ({"mode": "answers"}, "mode must be one of question, language, got 'answers'."),
         ({"tasks": (21,)}, "No bAbI task 21"),
+        ({"size": "100k"}, "size must be one of 10k, 1k, got '100k'."),
+        ({"origin": "both"}, "origin must be one of any, official, generated, got 'both'."),
     ],
 )
 def test_unknown_options_are_named(options, message, data):
@@ -316,7 +318,7 @@ def test_unknown_options_are_named(options, message, data):
 
 
 def test_too_many_columns_are_named(task):
-    with pytest.raises(ValueError, match="There are 24 stories, too few for 25 columns"):
+    with pytest.raises(ValueError, match="There are 24 training stories, too few for a batch_size of 25"):
         task.training_batch(0, 25, 0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,10 +11,24 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
-from toy_core import ToyCore, ToyState
+from torch import Tensor, nn
+from toy_core import ToyConfig, ToyCore, ToyState
 
-from mnm_rl.cores import CoreOutput, MemoryCore, core_config, core_names, detach_state, make_core
+from mnm_rl.cores import (
+    CoreOutput,
+    EncodedCore,
+    LSTMCore,
+    MemoryCore,
+    PairedCore,
+    StackedCore,
+    core_config,
+    core_names,
+    detach_state,
+    find_core,
+    make_core,
+    make_layers,
+)
+from mnm_rl.cores.recurrent import LSTMConfig
 from mnm_rl.testing import PROMISES, check_core, check_cut, check_resets
 
 INPUT_SIZE = 4
@@ -123,6 +138,55 @@ def test_bad_input_is_named(name):
         make_core(name, 4, colour=1)
     with pytest.raises(ValueError, match="hidden_size must be at least 1, got 0"):
         make_core(name, 4, hidden_size=0)
+
+
+@every_core
+def test_a_class_refuses_what_its_name_refuses(name):
+    core_class = find_core(name)[0]
+    config = core_class.config_class.__name__
+    for size in (-1, 2.5, "3", True, None):
+        with pytest.raises(ValueError, match=r"^input_size must be a whole number that is not negative, got"):
+            core_class(size)
+    for wrong in ({"hidden_size": 3}, 3, ToyConfig()):
+        message = f"^The config of {core_class.__name__} must be a {config} or None, got"
+        with pytest.raises(TypeError, match=message):
+            core_class(3, wrong)
+
+
+@pytest.mark.parametrize("config_class", {find_core(name)[0].config_class for name in core_names()})
+def test_settings_of_other_types_are_named_by_the_config_itself(config_class):
+    for field in dataclasses.fields(config_class):
+        for wrong in ({}, b"5", float("nan")):
+            with pytest.raises((TypeError, ValueError), match=rf"^{field.name} must be .* got .*\.$"):
+                config_class(**{field.name: wrong})
+    with pytest.raises(TypeError, match=r"^hidden_size must be a whole number, got '5'\.$"):
+        config_class(hidden_size="5")
+
+
+def test_a_subclass_may_have_a_config_of_its_own_and_give_its_parent_another():
+    class Wide(LSTMCore):
+        config_class = ToyConfig
+
+        def __init__(self, input_size: int, config: ToyConfig | None = None):
+            own = config or ToyConfig()
+            super().__init__(input_size, LSTMConfig(hidden_size=own.width))
+
+    assert Wide(3, ToyConfig(7)).output_size == 7
+
+
+def test_cores_are_made_of_cores():
+    core = make_core("lstm", 4, hidden_size=4)
+    for call in (
+        lambda: StackedCore([core, nn.Linear(4, 4)]),  # pyright: ignore[reportArgumentType]
+        lambda: PairedCore(core, "lstm"),  # pyright: ignore[reportArgumentType]
+        lambda: EncodedCore(nn.Identity(), nn.Linear(4, 4), 4),  # pyright: ignore[reportArgumentType]
+    ):
+        with pytest.raises(TypeError, match=r"^Cores are made of cores, got"):
+            call()
+    with pytest.raises(ValueError, match=r"^input_size must be"):
+        EncodedCore(nn.Identity(), core, -1)
+    with pytest.raises(ValueError, match=r"^layers must be at least 1, got 0"):
+        make_layers("lstm", 4, 0)
 
 
 def test_unknown_core_is_named_with_the_known_ones():

@@ -1,5 +1,6 @@
 """What all supervised tasks promise to the trainer, and how errors are counted."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +16,9 @@ from mnm_rl.tasks import (
     RepeatCopyTask,
     register_task,
 )
+from mnm_rl.tasks.babi.catbabi import CatbabiOptions, CatbabiTask
+from mnm_rl.tasks.babi.options import BabiOptions
+from mnm_rl.tasks.babi.task import BabiTask
 from mnm_rl.tasks.base import count_bit_errors, count_symbol_errors, symbol_loss
 from mnm_rl.tasks.double_copy import DoubleCopyOptions
 
@@ -49,7 +53,7 @@ def test_held_out_sets_are_fixed_and_different(task):
     assert all(same(a, b) for a, b in zip(valid, again, strict=True))
     assert not same(valid[0], next(task.evaluation_batches("test", 300)))
     with pytest.raises(ValueError, match="Unknown set 'train'; known sets: valid, test"):
-        next(task.evaluation_batches("train", 300))
+        task.evaluation_batches("train", 300)
 
 
 @every_task
@@ -97,8 +101,58 @@ def test_paper_sizes():
 def test_bad_sizes_are_named():
     with pytest.raises(ValueError, match="length must be at least 1, got 0"):
         DoubleCopyTask(0)
+    with pytest.raises(ValueError, match="length must be at least 1, got 0"):
+        DictionaryTask(8, 4, ((4, 0),))
     with pytest.raises(ValueError, match="predicted must be from 1 to the number of vectors, 4, got 5"):
         PrioritySortTask(4, 5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (CopyTask, {"max_length": 2.5}, "max_length must be a whole number, got 2.5."),
+        (DoubleCopyTask, {"length": "3"}, "length must be a whole number, got '3'."),
+        (PrioritySortTask, {"vectors": None}, "vectors must be a whole number, got None."),
+        (RepeatCopyTask, {"max_repeats": []}, r"max_repeats must be a whole number, got \[\]."),
+        (AssociativeRecallTask, {"min_items": True}, "min_items must be a whole number, got True."),
+        (DictionaryTask, {"smaller_sizes": ((4, 1, 2),)}, r"smaller_sizes must be several of: \(a whole"),
+        (BabiOptions, {"tasks": 5}, "tasks must be a text, got 5."),
+        (CatbabiOptions, {"window": 2.5}, "window must be a whole number, got 2.5."),
+        (BabiTask, {"tasks": "1"}, "tasks must be several of: a whole number, got '1'."),
+        (CatbabiTask, {"data": 5}, "data must be a text or a path or nothing, got 5."),
+    ],
+)
+def test_values_of_other_types_are_named(kind, values, message):
+    with pytest.raises(TypeError, match=f"^{message}"):
+        kind(**values)
+
+
+@every_task
+@pytest.mark.parametrize(
+    ("error", "arguments", "message"),
+    [
+        (ValueError, (0, 0, 0), "batch_size must be at least 1, got 0."),
+        (ValueError, (0, -1, 0), "batch_size must be at least 1, got -1."),
+        (ValueError, (-1, 2, 0), "index must not be negative, got -1."),
+        (ValueError, (0, 2, -1), "seed must not be negative, got -1."),
+        (TypeError, (0, 2.0, 0), "batch_size must be a whole number, got 2.0."),
+        (TypeError, ("0", 2, 0), "index must be a whole number, got '0'."),
+        (TypeError, (0, 2, None), "seed must be a whole number, got None."),
+    ],
+)
+def test_numbers_that_name_no_batch_are_named(task, error, arguments, message):
+    with pytest.raises(error, match=f"^{message}$"):
+        task.training_batch(*arguments)
+    if message.startswith("batch_size"):
+        batch_size = arguments[1]
+        with pytest.raises(error, match=f"^{message}$"):  # at the call, and not when the first is asked for
+            task.evaluation_batches("valid", batch_size=batch_size)
+        with pytest.raises(error, match=f"^{message}$"):
+            task.sample(batch_size, torch.Generator())
+
+
+def test_numbers_of_numpy_name_batches_too():
+    assert same(CopyTask().training_batch(1, 2, 0), CopyTask().training_batch(*np.array([1, 2, 0])))
 
 
 @pytest.mark.parametrize("name", [None, 5, "", " copy", "a:b", []])

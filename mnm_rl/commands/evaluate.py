@@ -7,6 +7,7 @@ $ mnm-rl evaluate maze-highest        # a model that comes with the package
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from mnm_rl.training.rl.config import AgentConfig, config_from_dict
 from mnm_rl.training.rl.display import EpisodeCounter
 from mnm_rl.training.rl.environments import is_maze, make_env, maze_arguments, maze_rules
 from mnm_rl.training.rl.evaluation import Score, evaluate_agent
+from mnm_rl.training.supervised.config import config_from_dict as supervised_config
 from mnm_rl.training.supervised.evaluation import describe_errors, evaluate_run
 
 PARALLEL_MAZES, PARALLEL_OTHERS = 100, 16
@@ -88,7 +90,7 @@ def main(args: Args) -> None:
     if kind in AGENTS:
         evaluate_trained_agent(args, kind, values)
     elif kind is SUPERVISED:
-        evaluate_supervised(args)
+        evaluate_supervised(args, values)
     else:
         raise ValueError(f"{args.run} is a run of kind {kind.name}; there is nothing to evaluate.")
 
@@ -154,32 +156,45 @@ def _print_score(name: str, score: Score | EpisodeScores) -> None:
     print(line, flush=True)
 
 
-def evaluate_supervised(args: Args) -> None:
+def evaluate_supervised(args: Args, values: dict[str, Any]) -> None:
     """Errors on the test set, of the parameters with the lowest validation error."""
     for name in ("episodes", "seed", "video", "picture", "picture_steps"):
         if getattr(args, name) is not None:
             flag = name.replace("_", "-")
             raise ValueError(f"--{flag} is for agents; {args.run} is a supervised run, without episodes.")
-    if args.instance is not None and read_kind(args.run, args.trusted)[1].get("task") != "dictionary":
+    if args.instance is not None and values.get("task") != "dictionary":
         raise ValueError("instance is for runs of dictionary inference.")
     changes: dict[str, Any] = {} if args.data is None else {"data": args.data}
-    changes |= _fixed_sizes(args)
+    changes |= _fixed_sizes(args, values)
     if args.instance is not None:
         changes |= {"support_size": None, "length": None, "smaller_instances": False}
         changes["instance"] = args.instance
     print(describe_errors(*evaluate_run(args.run, "test", args.device, args.trusted, **changes)))
 
 
-def _fixed_sizes(args: Args) -> dict[str, int]:
-    """Options of the task that test sequences of one size, if one is given."""
+def _fixed_sizes(args: Args, values: dict[str, Any]) -> dict[str, int]:
+    """Options of the task that test sequences of one size, if one is given.
+
+    Raises:
+        ValueError: the task has no such size, or not this one.
+    """
     given = {name: size for name in SIZES if (size := getattr(args, name)) is not None}
     if not given:
         return {}
-    can_be_fixed = task_options(str(read_kind(args.run, args.trusted)[1].get("task"))).can_be_fixed
+    can_be_fixed = task_options(str(values.get("task"))).can_be_fixed
     for name in given:
         if name not in can_be_fixed:
             raise ValueError(f"{name} is for runs of {_tasks_with(name)}.")
-    return {option: size for name, size in given.items() for option in can_be_fixed[name]}
+    fixed = {option: size for name, size in given.items() for option in can_be_fixed[name]}
+    config = supervised_config(values)
+    try:
+        config.with_task_options(**fixed)
+    except ValueError as error:
+        message = str(error)
+        for name in given:  # the options that are refused are the task's; what was written are its sizes
+            message = re.sub(rf"\b({'|'.join(can_be_fixed[name])})\b", name, message)
+        raise ValueError(message) from error
+    return fixed
 
 
 def _tasks_with(size: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ from mnm_rl.training.supervised.config import (
 from mnm_rl.training.supervised.display import TrainingDisplay
 from mnm_rl.training.supervised.model import count_parameters
 from mnm_rl.training.supervised.search import read_best
-from mnm_rl.training.supervised.trainer import SupervisedTrainer, build_model
+from mnm_rl.training.supervised.trainer import SupervisedTrainer, build_model, read_checkpoint, saved_task
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ def main(args: Args) -> None:
         args.run.check()
         directory = Path(args.log_dir or f"runs/{_name(args.run)}")
         trainer = SupervisedTrainer(args.run, args.run.make_task(), directory, args.device)
+        trainer.check_batches()
         if is_main:
             create_run(directory, SUPERVISED, config_to_dict(args.run))
         with hold_run(directory) if is_main else nullcontext():
@@ -102,13 +103,16 @@ def _resume(args: Args, directory: Path) -> SupervisedTrainer:
     wanted = config_to_dict(args.run)
     check_changes(directory, saved, wanted, args.run.changeable)
     # Before the trainer, in which processes wait for each other: none has written anything yet.
-    has_begun = SUPERVISED.has_begun(directory)
-    trainer = SupervisedTrainer(args.run, args.run.make_task(), directory, args.device)
-    if has_begun:
-        trainer.load(directory)
+    state = read_checkpoint(directory, args.run) if SUPERVISED.has_begun(directory) else None
+    # The symbols that the parameters were trained with, whatever the data are by now.
+    task = args.run.make_task(None if state is None else saved_task(state))
+    trainer = SupervisedTrainer(args.run, task, directory, args.device)
+    if state is not None:
+        trainer.load(directory, state)
     if args.run.iterations < min(trainer.progress.iteration, saved["iterations"]):
         done = f"{trainer.progress.iteration} of {saved['iterations']}"
         raise ValueError(f"The run has made {done} iterations; iterations must not be less.")
+    trainer.check_batches()
     SUPERVISED.check_curves(directory)
     if wanted != saved and trainer.is_main:
         change_config(directory, saved, wanted, f"iteration {trainer.progress.iteration}")
@@ -192,8 +196,9 @@ def _describe(trainer: SupervisedTrainer, directory: Path, console: Console) -> 
     counts = [f"{config.core} {count_parameters(trainer.model):,} (this run)"]
     for core in CORES:
         if core != config.core and fits_together(config.task, core):
-            other = build_model(replace(config, core=core, core_settings={}), task)
-            counts.append(f"{core} {count_parameters(other):,}")
+            with suppress(ValueError):  # one that has no place, or that cannot read these data
+                other = build_model(replace(config, core=core, core_settings={}), task)
+                counts.append(f"{core} {count_parameters(other):,}")
     console.print("Parameters: " + ", ".join(counts))
 
 

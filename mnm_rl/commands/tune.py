@@ -36,6 +36,7 @@ from mnm_rl.training.study import Trial, best_trial, check_optuna, open_search, 
 from mnm_rl.training.supervised import search as supervised_search
 from mnm_rl.training.supervised.config import SupervisedConfig
 from mnm_rl.training.supervised.search import OF_CORE, SupervisedSearch
+from mnm_rl.training.supervised.trainer import SupervisedTrainer
 
 OF_A_RUN = ("log_every", "checkpoint_minutes", "watch_every", "analyze_every")
 """Options of a single run, of which a search has none."""
@@ -164,7 +165,7 @@ def _check_that_it_can_be_made(search: Plan | SupervisedSearch) -> None:
         env = make_env(search.config, 1)
         env.close() if is_maze(search.config.env) or search.config.tabulated else try_out(env)
     else:
-        search.config.make_task()
+        SupervisedTrainer(search.config, search.config.make_task(), directory=None).check_batches()
 
 
 def _given(words: Sequence[str]) -> set[str]:

@@ -6,13 +6,42 @@ Dimensions: ``T`` time, ``B`` batch, ``I`` input size, ``N`` sizes that grow wit
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+ConfigT = TypeVar("ConfigT")
 FreeDimensions = Mapping[str, Mapping[int, str]]
 """Field of a state -> dimension -> a letter; sizes under the same letter agree, and are free otherwise."""
+
+
+def check_input_size(input_size: Any) -> None:
+    """Raise a ValueError for an input size that is not a whole number, or negative."""
+    if not isinstance(input_size, int) or isinstance(input_size, bool) or input_size < 0:
+        raise ValueError(f"input_size must be a whole number that is not negative, got {input_size!r}.")
+
+
+def checked_config(core: Any, input_size: Any, config: Any, kind: type[ConfigT]) -> ConfigT:
+    """The config that a core is built from, with what its class was given checked.
+
+    Args:
+        core: that is being built.
+        input_size: anything; ``I`` is right.
+        config: anything; one of the core's kind is right, and None for the defaults.
+        kind: of the class whose ``__init__`` asks; a subclass may have a config of its own.
+
+    Raises:
+        ValueError: of the input size.
+        TypeError: of the config.
+    """
+    check_input_size(input_size)
+    if config is None:
+        return kind()
+    if not isinstance(config, kind | core.config_class):
+        name = core.config_class.__name__
+        raise TypeError(f"The config of {type(core).__name__} must be a {name} or None, got {config!r}.")
+    return config  # pyright: ignore[reportReturnType]
 
 
 class _Field(NamedTuple):

@@ -19,8 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore
+from mnm_rl.cores.checks import check_input_size
 from mnm_rl.cores.quick import QuickStep
 from mnm_rl.cores.registry import CoreChoice, make_core
+from mnm_rl.field_types import check_whole
 from mnm_rl.kernels import departure
 from mnm_rl.sizes import check_fits
 
@@ -110,6 +112,12 @@ class _Composed(MemoryCore):
             yield
 
 
+def _require_cores(parts: Sequence[Any]) -> None:
+    for part in parts:
+        if not isinstance(part, MemoryCore):
+            raise TypeError(f"Cores are made of cores, got {type(part).__name__}.")
+
+
 @functools.cache
 def _state_class(fields: tuple[str, ...]) -> Any:
     kind: Any = namedtuple("ComposedState", fields)
@@ -130,11 +138,13 @@ class StackedCore(_Composed):
 
     Raises:
         ValueError: there is none, or one does not fit on the one below.
+        TypeError: one is no core.
     """
 
     def __init__(self, cores: Sequence[MemoryCore]):
         if not cores:
             raise ValueError("A stack needs at least one core.")
+        _require_cores(cores)
         for below, above in pairwise(cores):
             if below.output_size != above.input_size:
                 raise ValueError(
@@ -173,9 +183,11 @@ class PairedCore(_Composed):
 
     Raises:
         ValueError: the input sizes differ.
+        TypeError: one is no core.
     """
 
     def __init__(self, first: MemoryCore, second: MemoryCore, names: tuple[str, str] = ("first", "second")):
+        _require_cores([first, second])
         if first.input_size != second.input_size:
             raise ValueError(
                 f"Two cores side by side need the same input size, got {first.input_size} and "
@@ -211,10 +223,16 @@ class EncodedCore(MemoryCore):
     Attributes:
         encoder: the layers.
         shown: the core.
+
+    Raises:
+        ValueError: the input size is none.
+        TypeError: the core is none.
     """
 
     def __init__(self, encoder: nn.Module, core: MemoryCore, input_size: int):
         super().__init__()
+        _require_cores([core])
+        check_input_size(input_size)
         self.encoder, self.core = encoder, core
         self.input_size, self.output_size = input_size, core.output_size
         self.config_class, self.config = core.config_class, core.config  # pyright: ignore[reportAttributeAccessIssue]
@@ -274,6 +292,7 @@ def make_layers(core: CoreChoice, input_size: int, layers: int, /, **settings: A
         ValueError: as :func:`mnm_rl.cores.make_core`.
         TypeError: as there.
     """
+    check_whole("layers", layers, 1)
     first = make_core(core, input_size, **settings)
     if layers == 1:
         return first

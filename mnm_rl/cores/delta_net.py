@@ -16,14 +16,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, outlasts_reset
+from mnm_rl.cores.checks import checked_config
 from mnm_rl.cores.short_convolution import short_convolution
+from mnm_rl.field_types import check_own_fields
 from mnm_rl.kernels import delta_rule
 from mnm_rl.kernels.delta_rule import Commands
 
@@ -65,13 +67,7 @@ class DeltaNetConfig:
     """How sequences are computed; see :data:`Kernel`."""
 
     def __post_init__(self) -> None:
-        for name in ("hidden_size", "layers", "heads", "key_size", "value_size", "convolution"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name, kind in (("forgetting", Forgetting), ("kernel", Kernel)):
-            if getattr(self, name) not in get_args(kind):
-                allowed = ", ".join(get_args(kind))
-                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
+        check_own_fields(self, "hidden_size", "layers", "heads", "key_size", "value_size", "convolution")
 
 
 class DeltaNetState(NamedTuple):
@@ -100,7 +96,7 @@ class DeltaNetCore(MemoryCore[DeltaNetState]):
 
     def __init__(self, input_size: int, config: DeltaNetConfig | None = None):
         super().__init__()
-        self.config = config = config or DeltaNetConfig()
+        self.config = config = checked_config(self, input_size, config, DeltaNetConfig)
         self.input_size = input_size
         self.output_size = config.hidden_size
         self.encoder = nn.Linear(input_size, config.hidden_size)

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, reset_state, steps_with_resets
+from mnm_rl.cores.checks import checked_config
+from mnm_rl.field_types import check_own_fields
 from mnm_rl.kernels import departure
 from mnm_rl.kernels import dnc as kernel
 from mnm_rl.kernels.dnc_problem import Parameters, State, segment_length
@@ -67,11 +69,7 @@ class DNCConfig:
     """``reference`` for the plain loop."""
 
     def __post_init__(self) -> None:
-        for name in ("hidden_size", "slots", "slot_size", "read_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.output_size is not None and self.output_size < 1:
-            raise ValueError(f"output_size must be at least 1, got {self.output_size}.")
+        check_own_fields(self, "hidden_size", "slots", "slot_size", "read_heads", "output_size")
         if not 0 <= self.mask_minimum < 1:
             raise ValueError(f"mask_minimum must be at least 0 and below 1, got {self.mask_minimum}.")
         for name in ("sparse_reads", "sparse_writes", "sparse_links"):
@@ -81,8 +79,6 @@ class DNCConfig:
         for name in ("sharpened", "sparse_links"):
             if getattr(self, name) and not self.links:
                 raise ValueError(f"{name} is for memories with links, and links is false.")
-        if self.kernel not in ("auto", "reference"):
-            raise ValueError(f"kernel must be one of auto, reference, got {self.kernel!r}.")
 
     @property
     def switches(self) -> Switches:
@@ -172,7 +168,7 @@ class DNCCore(MemoryCore[Any]):
 
     def __init__(self, input_size: int, config: DNCConfig | None = None):
         super().__init__()
-        self.config = config = config or DNCConfig()
+        self.config = config = checked_config(self, input_size, config, DNCConfig)
         self.switches = config.switches
         self.input_size = input_size
         self.output_size = config.output_size or config.hidden_size

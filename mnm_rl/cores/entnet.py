@@ -9,14 +9,16 @@ Dimensions: ``T`` time, ``S`` sentences, ``B`` batch, ``N`` different sentences,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mnm_rl.cores.base import CoreOutput, steps_with_resets
+from mnm_rl.cores.checks import checked_config
 from mnm_rl.cores.entity_memory import EntityInputs, advance, run_memory
 from mnm_rl.cores.sentences import SentenceCore, SentenceEncoding
+from mnm_rl.field_types import check_own_fields
 
 Form = Literal["fused", "loop"]
 
@@ -37,11 +39,7 @@ class EntNetConfig:
     gradients. The results are the same, the time too; ``fused`` takes half the memory."""
 
     def __post_init__(self) -> None:
-        if self.form not in get_args(Form):
-            raise ValueError(f"form must be one of {', '.join(get_args(Form))}, got {self.form!r}.")
-        for name in ("hidden_size", "slots"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        check_own_fields(self, "hidden_size", "slots")
 
 
 class EntNetState(NamedTuple):
@@ -80,7 +78,7 @@ class EntNetCore(SentenceCore[EntNetState]):
 
     def __init__(self, input_size: int, config: EntNetConfig | None = None):
         super().__init__()
-        self.config = config = config or EntNetConfig()
+        self.config = config = checked_config(self, input_size, config, EntNetConfig)
         self.input_size = input_size
         self.output_size = size = config.hidden_size
         self.encoder = nn.Identity() if input_size == size else nn.Linear(input_size, size, bias=False)

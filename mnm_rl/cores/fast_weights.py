@@ -8,12 +8,14 @@ Dimensions: ``T`` time, ``B`` batch, ``I`` input size; size ``D`` of the hidden 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, outlasts_reset, reset_state
+from mnm_rl.cores.checks import checked_config
+from mnm_rl.field_types import check_own_fields
 from mnm_rl.kernels import fast_weights
 from mnm_rl.kernels.fast_weights import Parameters, Settings
 
@@ -40,15 +42,12 @@ class FastWeightsConfig:
     """How sequences are computed; see :data:`Kernel`."""
 
     def __post_init__(self) -> None:
-        if self.hidden_size < 1:
-            raise ValueError(f"hidden_size must be at least 1, got {self.hidden_size}.")
+        check_own_fields(self, "hidden_size")
         if self.inner_steps < 0:
             raise ValueError(f"inner_steps must not be negative, got {self.inner_steps}.")
         for name in ("decay", "rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}.")
-        if self.kernel not in get_args(Kernel):
-            raise ValueError(f"kernel must be one of {', '.join(get_args(Kernel))}, got {self.kernel!r}.")
 
 
 class FastWeightsState(NamedTuple):
@@ -77,7 +76,7 @@ class FastWeightsCore(MemoryCore[FastWeightsState]):
 
     def __init__(self, input_size: int, config: FastWeightsConfig | None = None):
         super().__init__()
-        self.config = config = config or FastWeightsConfig()
+        self.config = config = checked_config(self, input_size, config, FastWeightsConfig)
         self.input_size = input_size
         self.output_size = size = config.hidden_size
         self.encoder = nn.Linear(input_size, size)

@@ -11,13 +11,15 @@ subject or a target), ``d_r`` relation.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, outlasts_reset, reset_state
+from mnm_rl.cores.checks import checked_config
 from mnm_rl.cores.recurrent import LSTMConfig, LSTMCore, LSTMState
+from mnm_rl.field_types import check_own_fields
 from mnm_rl.kernels import fwm as kernel
 from mnm_rl.kernels.fwm import Commands, plain_step
 
@@ -48,11 +50,7 @@ class FWMConfig:
     """How sequences are computed; see :data:`Kernel`."""
 
     def __post_init__(self) -> None:
-        for name in ("hidden_size", "entity_size", "relation_size", "reads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.kernel not in get_args(Kernel):
-            raise ValueError(f"kernel must be one of {', '.join(get_args(Kernel))}, got {self.kernel!r}.")
+        check_own_fields(self, "hidden_size", "entity_size", "relation_size", "reads")
 
 
 class FWMState(NamedTuple):
@@ -82,7 +80,7 @@ class FWMCore(MemoryCore[FWMState]):
 
     def __init__(self, input_size: int, config: FWMConfig | None = None):
         super().__init__()
-        self.config = config = config or FWMConfig()
+        self.config = config = checked_config(self, input_size, config, FWMConfig)
         self.input_size = input_size
         self.output_size = width = config.hidden_size
         entity, relation = config.entity_size, config.relation_size

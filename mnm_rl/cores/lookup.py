@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, reset_state, steps_with_resets
-from mnm_rl.cores.checks import FreeDimensions
+from mnm_rl.cores.checks import FreeDimensions, checked_config
 from mnm_rl.cores.recurrent import check_forget_bias, set_forget_bias
+from mnm_rl.field_types import check_own_fields
 from mnm_rl.kernels.lookup_table import LookupTable
 
 
@@ -46,11 +47,7 @@ class LookupConfig:
     """See :class:`~mnm_rl.cores.recurrent.LSTMConfig`."""
 
     def __post_init__(self) -> None:
-        for name in ("hidden_size", "key_size", "value_size", "heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.output_size is not None and self.output_size < 1:
-            raise ValueError(f"output_size must be at least 1, got {self.output_size}.")
+        check_own_fields(self, "hidden_size", "key_size", "value_size", "heads", "output_size")
         if self.attention_scale is not None and not 0 < self.attention_scale < math.inf:
             raise ValueError(f"attention_scale must be a positive number, got {self.attention_scale}.")
         check_forget_bias(self.forget_bias)
@@ -87,7 +84,7 @@ class LookupCore(MemoryCore[LookupState]):
 
     def __init__(self, input_size: int, config: LookupConfig | None = None):
         super().__init__()
-        self.config = config = config or LookupConfig()
+        self.config = config = checked_config(self, input_size, config, LookupConfig)
         self.input_size = input_size
         self.output_size = config.output_size or config.hidden_size
         self._interaction_sizes = [

@@ -12,14 +12,16 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, reset_state, steps_with_resets
+from mnm_rl.cores.checks import checked_config
 from mnm_rl.cores.quick import QuickStep
+from mnm_rl.field_types import check_own_fields
 from mnm_rl.kernels import (
     Backend,
     MNMState,
@@ -85,13 +87,9 @@ class MNMConfig:
     reference kernel."""
 
     def __post_init__(self) -> None:
+        check_own_fields(self, "hidden_size", "key_size", "value_size", "heads", "output_size")
         object.__setattr__(self, "memory_widths", tuple(self.memory_widths))
         object.__setattr__(self, "recall_weights", tuple(self.recall_weights))
-        for name in ("hidden_size", "key_size", "value_size", "heads"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        _require(
-            self.output_size is None or self.output_size >= 1, "output_size", self.output_size, "at least 1"
-        )
         _require(
             min(self.memory_widths, default=1) >= 1, "memory_widths", self.memory_widths, "all at least 1"
         )
@@ -112,14 +110,8 @@ class MNMConfig:
             every,
             "left out with the reference kernel",
         )
-        for name, allowed in (
-            ("write_rule", tuple(WRITE_RULES)),
-            ("normalization", get_args(Normalization)),
-            ("output_activation", get_args(OutputActivation)),
-            ("kernel", get_args(Backend)),
-        ):
-            value = getattr(self, name)
-            _require(value in allowed, name, repr(value), f"one of {', '.join(allowed)}")
+        rules = f"one of {', '.join(WRITE_RULES)}"
+        _require(self.write_rule in WRITE_RULES, "write_rule", repr(self.write_rule), rules)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -191,7 +183,7 @@ class MNMCore(MemoryCore[MNMState]):
 
     def __init__(self, input_size: int, config: MNMConfig | None = None):
         super().__init__()
-        self.config = config = config or MNMConfig()
+        self.config = config = checked_config(self, input_size, config, MNMConfig)
         self.input_size = input_size
         self.output_size = config.output_size or config.hidden_size
         layers = len(config.widths) - 1

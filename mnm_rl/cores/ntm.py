@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, reset_state, steps_with_resets
+from mnm_rl.cores.checks import checked_config
+from mnm_rl.field_types import check_own_fields
 from mnm_rl.kernels import departure
 from mnm_rl.kernels.ntm import Kernel, scan
 from mnm_rl.kernels.ntm_problem import (
@@ -55,17 +57,11 @@ class NTMConfig:
     ``auto`` is that in C++ where it can be had."""
 
     def __post_init__(self) -> None:
-        for name in ("hidden_size", "slots", "slot_size", "heads", "shifts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.output_size is not None and self.output_size < 1:
-            raise ValueError(f"output_size must be at least 1, got {self.output_size}.")
+        check_own_fields(self, "hidden_size", "slots", "slot_size", "heads", "shifts", "output_size")
         if self.shifts % 2 == 0 or self.shifts > self.slots:
             raise ValueError(
                 f"shifts must be odd and at most the number of slots, {self.slots}, got {self.shifts}."
             )
-        if self.kernel not in ("auto", "torch", "reference"):
-            raise ValueError(f"kernel must be one of auto, torch, reference, got {self.kernel!r}.")
 
 
 class HeadParameters(NamedTuple):
@@ -107,7 +103,7 @@ class NTMCore(MemoryCore[NTMState]):
 
     def __init__(self, input_size: int, config: NTMConfig | None = None):
         super().__init__()
-        self.config = config = config or NTMConfig()
+        self.config = config = checked_config(self, input_size, config, NTMConfig)
         self.input_size = input_size
         self.output_size = config.output_size or config.hidden_size
         heads, size = 2 * config.heads, config.slot_size

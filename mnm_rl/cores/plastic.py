@@ -8,12 +8,14 @@ Dimensions: ``T`` time, ``B`` batch, ``I`` input size, ``D`` hidden size.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, reset_state, steps_with_resets
+from mnm_rl.cores.checks import checked_config
+from mnm_rl.field_types import check_own_fields
 
 Plasticity = Literal["full", "homogenous"]
 
@@ -31,11 +33,7 @@ class PlasticConfig:
     """D, width of the hidden state."""
 
     def __post_init__(self) -> None:
-        if self.hidden_size < 1:
-            raise ValueError(f"hidden_size must be at least 1, got {self.hidden_size}.")
-        if self.plasticity not in get_args(Plasticity):
-            allowed = ", ".join(get_args(Plasticity))
-            raise ValueError(f"plasticity must be one of {allowed}, got {self.plasticity!r}.")
+        check_own_fields(self, "hidden_size")
 
 
 class PlasticState(NamedTuple):
@@ -63,7 +61,7 @@ class PlasticCore(MemoryCore[PlasticState]):
 
     def __init__(self, input_size: int, config: PlasticConfig | None = None):
         super().__init__()
-        self.config = config or PlasticConfig()
+        self.config = checked_config(self, input_size, config, PlasticConfig)
         self.input_size = input_size
         self.output_size = size = self.config.hidden_size
         shape = (size, size) if self.config.plasticity == "full" else (1,)

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, reset_state, steps_with_resets
+from mnm_rl.cores.checks import checked_config
 from mnm_rl.cores.quick import QuickStep
+from mnm_rl.field_types import check_own_fields
 from mnm_rl.kernels import departure, recurrent
 
 
@@ -30,8 +32,7 @@ class RecurrentConfig:
     """Width of the hidden state."""
 
     def __post_init__(self) -> None:
-        if self.hidden_size < 1:
-            raise ValueError(f"hidden_size must be at least 1, got {self.hidden_size}.")
+        check_own_fields(self, "hidden_size")
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class _RecurrentCore(MemoryCore[StateT]):
 
     def __init__(self, input_size: int, config: RecurrentConfig | None = None):
         super().__init__()
-        self.config = config or RecurrentConfig()
+        self.config = checked_config(self, input_size, config, RecurrentConfig)
         self.input_size = input_size
         self.output_size = self.config.hidden_size
 
@@ -193,7 +194,7 @@ class LSTMCore(_RecurrentCore[LSTMState]):
     _kind = "lstm"
 
     def __init__(self, input_size: int, config: RecurrentConfig | None = None):
-        super().__init__(input_size, config or LSTMConfig())
+        super().__init__(input_size, LSTMConfig() if config is None else config)
         self.layer = nn.LSTM(input_size, self.output_size)
         if isinstance(config, LSTMConfig) and config.forget_bias is not None:
             set_forget_bias(self.layer, config.forget_bias)

@@ -10,6 +10,7 @@ from typing import Any
 
 from mnm_rl.cores.base import MemoryCore
 from mnm_rl.cores.capacity import check_core_fits
+from mnm_rl.cores.checks import check_input_size
 from mnm_rl.field_types import check_field_types
 
 CoreChoice = str | type[MemoryCore]
@@ -108,8 +109,7 @@ def make_core(core: CoreChoice, input_size: int, **settings: Any) -> MemoryCore:
             memory for.
         TypeError: unknown setting, or something that is not a core.
     """
-    if not isinstance(input_size, int) or isinstance(input_size, bool) or input_size < 0:
-        raise ValueError(f"input_size must be a whole number that is not negative, got {input_size!r}.")
+    check_input_size(input_size)
     core_class, config = core_config(core, **settings)
     chosen = {name: getattr(config, name) for name in core_settings(core)}
     check_core_fits(core_name(core), core_class, input_size, config, chosen)

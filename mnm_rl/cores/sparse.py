@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, reset_state, steps_with_resets
+from mnm_rl.cores.checks import checked_config
+from mnm_rl.field_types import check_own_fields
 from mnm_rl.kernels import departure
 from mnm_rl.memory import dnc as memory_of
 from mnm_rl.memory.dnc import EPSILON, INTERFACE_LIMIT
@@ -54,11 +56,7 @@ class SparseConfig:
     """Gradients flow through links into the write weights; not in the paper."""
 
     def __post_init__(self) -> None:
-        for name in ("hidden_size", "slots", "slot_size", "read_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.output_size is not None and self.output_size < 1:
-            raise ValueError(f"output_size must be at least 1, got {self.output_size}.")
+        check_own_fields(self, "hidden_size", "slots", "slot_size", "read_heads", "output_size")
         for name in ("sparse_reads", *(["sparse_links"] if self.links else [])):
             count = getattr(self, name)
             if not 1 <= count <= self.slots:
@@ -151,7 +149,7 @@ class SparseCore(MemoryCore[Any]):
 
     def __init__(self, input_size: int, config: SparseConfig | None = None):
         super().__init__()
-        self.config = config = config or SparseConfig()
+        self.config = config = checked_config(self, input_size, config, SparseConfig)
         self.input_size = input_size
         self.output_size = config.output_size or config.hidden_size
         read_size = config.read_heads * config.slot_size

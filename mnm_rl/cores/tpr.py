@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mnm_rl.cores.base import CoreOutput, outlasts_reset, reset_state, steps_with_resets
+from mnm_rl.cores.checks import checked_config
 from mnm_rl.cores.sentences import SentenceCore, SentenceEncoding
 from mnm_rl.cores.tpr_memory import (
     CHANGES,
@@ -27,6 +28,7 @@ from mnm_rl.cores.tpr_memory import (
     visible_changes,
     write,
 )
+from mnm_rl.field_types import check_own_fields
 
 Form = Literal["solved", "loop"]
 
@@ -51,11 +53,7 @@ class TPRConfig:
     paper. The results are the same."""
 
     def __post_init__(self) -> None:
-        for name in ("hidden_size", "entity_size", "role_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.form not in get_args(Form):
-            raise ValueError(f"form must be one of {', '.join(get_args(Form))}, got {self.form!r}.")
+        check_own_fields(self, "hidden_size", "entity_size", "role_size")
 
 
 class TPRState(NamedTuple):
@@ -89,7 +87,7 @@ class TPRCore(SentenceCore[TPRState]):
 
     def __init__(self, input_size: int, config: TPRConfig | None = None):
         super().__init__()
-        self.config = config = config or TPRConfig()
+        self.config = config = checked_config(self, input_size, config, TPRConfig)
         self.input_size = input_size
         self.output_size = config.entity_size
         self.statement = EntitiesAndRoles(input_size, config, entities=2)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from mnm_rl.field_types import check_own_fields
 from mnm_rl.tasks.base import Batch, TaskOptions
 from mnm_rl.tasks.bits import BitTask, at, check_range
 
@@ -38,6 +39,7 @@ class AssociativeRecallTask(BitTask):
     """Largest n."""
 
     def __post_init__(self) -> None:
+        check_own_fields(self)
         check_range("items", self.min_items, self.max_items, least=2)
 
     @property

@@ -5,9 +5,11 @@ Dimensions: ``T`` time, ``B`` batch, ``C`` classes, ``F`` features.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mnm_rl.field_types import check_whole
 from mnm_rl.tasks.sentences import SentenceLayout
 from mnm_rl.text_tables import Row
 
@@ -68,8 +71,30 @@ class Batch(NamedTuple):
 ErrorName = Literal["symbol_error", "answer_error"]
 
 
+LEAST = {"index": 0, "batch_size": 1, "seed": 0}
+"""Arguments that name a batch, by the names that :class:`Task` gives them, and the least they may be."""
+
+
+def _checked(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of a task that draws batches, with its numbers checked first."""
+    signature = inspect.signature(method)
+
+    @functools.wraps(method)
+    def draw(*arguments: Any, **named: Any) -> Any:
+        given = signature.bind(*arguments, **named).arguments
+        for name, least in LEAST.items():
+            if name in given:
+                check_whole(name, given[name], least)
+        return method(*arguments, **named)
+
+    return draw
+
+
 class Task(ABC):
     """A source of batches. Batches depend on nothing but the arguments, so that a run can go on anywhere.
+
+    The numbers that batches are asked for with are checked before a method runs, in subclasses, too: a
+    TypeError for what is not a whole number, a ValueError for one that is too small.
 
     Attributes:
         input_symbols: number of input symbols, or ``None`` if inputs are vectors.
@@ -86,13 +111,27 @@ class Task(ABC):
     decided_by: ClassVar[ErrorName] = "symbol_error"
     carries_state: ClassVar[bool] = False
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ("training_batch", "evaluation_batches", "sample"):
+            if inspect.isfunction(vars(cls).get(name)):
+                setattr(cls, name, _checked(vars(cls)[name]))
+
     @abstractmethod
     def training_batch(self, index: int, batch_size: int, seed: int) -> Batch:
-        """The batch of training iteration ``index`` = 0, 1, ... of a run with this seed."""
+        """The batch of training iteration ``index`` = 0, 1, ... of a run with this seed.
+
+        Raises:
+            ValueError: there can be no such batch, such as one of more sequences than the data have.
+        """
 
     @abstractmethod
     def evaluation_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
-        """All sequences of a held-out set, ``"valid"`` or ``"test"``, always the same."""
+        """All sequences of a held-out set, ``"valid"`` or ``"test"``, always the same.
+
+        Raises:
+            ValueError: there is no such set.
+        """
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """The task loss summed over the steps asked for; ``logits`` is ``[T, B, output_size]``.
@@ -129,7 +168,11 @@ class Task(ABC):
 
     @property
     def sentence_layout(self) -> SentenceLayout | None:
-        """How its sequences are made of sentences; ``None`` if they are not."""
+        """How its sequences are made of sentences; ``None`` if they are not.
+
+        Raises:
+            ValueError: the data have sentences that models of sentences cannot read.
+        """
         return None
 
     @property

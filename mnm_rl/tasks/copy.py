@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from mnm_rl.field_types import check_own_fields
 from mnm_rl.tasks.base import Batch, TaskOptions
 from mnm_rl.tasks.bits import BitTask, at, check_range
 
@@ -35,6 +36,7 @@ class CopyTask(BitTask):
     """Largest n."""
 
     def __post_init__(self) -> None:
+        check_own_fields(self)
         check_range("length", self.min_length, self.max_length)
 
     @property

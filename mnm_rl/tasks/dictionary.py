@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from mnm_rl.field_types import check_own_fields
 from mnm_rl.tasks.base import Batch, TaskOptions, batch_generator, whole_sequences
 from mnm_rl.tasks.generated import GeneratedTask
 
@@ -49,9 +50,9 @@ class DictionaryTask(GeneratedTask):
     """Other sizes (k, l), whose batches take turns in training with those of this size."""
 
     def __post_init__(self) -> None:
-        for name in ("support_size", "length"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        check_own_fields(self, "support_size", "length")
+        for size in self.smaller_sizes:
+            DictionaryTask(*size)
 
     @property
     def least_steps(self) -> int:
@@ -127,9 +128,7 @@ class DictionaryOptions(TaskOptions):
     """Train on the smaller instances, too, in turn with the one that is validated and tested."""
 
     def __post_init__(self) -> None:
-        if self.instance is not None and self.instance not in INSTANCES:
-            known = ", ".join(map(str, INSTANCES))
-            raise ValueError(f"The instances of dictionary inference are {known}, not {self.instance!r}.")
+        check_own_fields(self)
         if self.instance is not None and (self.support_size is not None or self.length is not None):
             raise ValueError("Give either an instance or support_size and length, not both.")
         if (self.support_size is None) != (self.length is None):

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from mnm_rl.field_types import check_own_fields
 from mnm_rl.tasks.base import Batch, TaskOptions, whole_sequences
 from mnm_rl.tasks.generated import GeneratedTask
 
@@ -32,8 +33,7 @@ class DoubleCopyTask(GeneratedTask):
     """n."""
 
     def __post_init__(self) -> None:
-        if self.length < 1:
-            raise ValueError(f"length must be at least 1, got {self.length}.")
+        check_own_fields(self, "length")
 
     @property
     def least_steps(self) -> int:

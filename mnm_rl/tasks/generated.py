@@ -34,6 +34,9 @@ class GeneratedTask(Task):
         """See :class:`mnm_rl.tasks.base.Task`."""
         if split not in HELD_OUT_NUMBERS:
             raise ValueError(f"Unknown set {split!r}; known sets: {', '.join(HELD_OUT_NUMBERS)}.")
+        return self._held_out(split, batch_size)
+
+    def _held_out(self, split: str, batch_size: int) -> Iterator[Batch]:
         whole = self.sample(self.held_out_episodes, batch_generator(*HELD_OUT_NUMBERS[split]))
         for start in range(0, self.held_out_episodes, batch_size):
             yield whole.columns(slice(start, start + batch_size))

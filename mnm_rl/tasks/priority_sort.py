@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mnm_rl.field_types import check_own_fields
 from mnm_rl.tasks.base import Batch, ErrorCounts, TaskOptions, bit_loss, count_bit_errors, whole_sequences
 from mnm_rl.tasks.generated import GeneratedTask
 
@@ -38,6 +39,7 @@ class PrioritySortTask(GeneratedTask):
     """m."""
 
     def __post_init__(self) -> None:
+        check_own_fields(self)
         if not 1 <= self.predicted <= self.vectors:
             raise ValueError(
                 f"predicted must be from 1 to the number of vectors, {self.vectors}, got {self.predicted}."

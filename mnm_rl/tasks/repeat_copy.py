@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from mnm_rl.field_types import check_own_fields
 from mnm_rl.tasks.base import Batch, TaskOptions
 from mnm_rl.tasks.bits import BitTask, at, check_range
 from mnm_rl.tasks.copy import BITS
@@ -44,6 +45,7 @@ class RepeatCopyTask(BitTask):
     """Largest k."""
 
     def __post_init__(self) -> None:
+        check_own_fields(self)
         check_range("length", self.min_length, self.max_length)
         check_range("repeats", self.min_repeats, self.max_repeats)
 

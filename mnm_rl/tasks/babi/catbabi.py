@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Literal, get_args
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tyro.conf import arg
 
+from mnm_rl.field_types import check_own_fields
 from mnm_rl.tasks.babi.dataset import ALL_TASKS, SPLITS, Size, load_dataset
 from mnm_rl.tasks.babi.encoding import Corpus, Sequences, number_answers
 from mnm_rl.tasks.babi.generate.files import check_tasks
@@ -69,7 +71,7 @@ class CatbabiTask(Task):
 
     decided_by = "answer_error"
     carries_state = True
-    data: str | None = None
+    data: str | Path | None = None
     """As in :class:`mnm_rl.tasks.babi.BabiTask`, and so are origin, tasks, size and supplement."""
     origin: Origin = "any"
     tasks: tuple[int, ...] = ALL_TASKS
@@ -84,16 +86,14 @@ class CatbabiTask(Task):
     further_notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_own_fields(self, "window")
         self.tasks = tuple(sorted(self.tasks))
         check_tasks(self.tasks)
-        if self.mode not in get_args(Mode):
-            raise ValueError(f"Unknown mode {self.mode!r}; known: {', '.join(get_args(Mode))}.")
-        if self.window < 1:
-            raise ValueError(f"window must be at least 1, got {self.window}.")
         words = self.saved_symbols
-        source, self._origin_notes = choose_source(self.data, self.origin, self.size)
+        data = None if self.data is None else str(self.data)
+        source, self._origin_notes = choose_source(data, self.origin, self.size)
         vocabulary = None if words is None else Vocabulary(words[: words.index(BEGIN)])
-        dataset = load_dataset(source, self.size, self.tasks, self.supplement, vocabulary)
+        dataset = load_dataset(source, self.size, self.tasks, self.supplement, vocabulary, (BEGIN,))
         self._place, self._data_notes = str(source.path), dataset.notes
         answers = {split: long_answers(dataset.splits[split], dataset.vocabulary) for split in SPLITS}
         if words is None:
@@ -152,7 +152,10 @@ class CatbabiTask(Task):
         """
         text = self.texts["train"]
         if batch_size > len(text.tasks):
-            raise ValueError(f"There are {len(text.tasks)} stories, too few for {batch_size} columns.")
+            raise ValueError(
+                f"There are {len(text.tasks)} training stories, too few for a batch_size of {batch_size}: "
+                "every sequence of a batch needs stories of its own."
+            )
         if self._streams is None or (self._streams.columns, self._streams.seed) != (batch_size, seed):
             self._streams = Streams(np.diff(text.ends), batch_size, seed)
         parts = [self._streams.part(b, index * self.window, self.window + 1) for b in range(batch_size)]
@@ -166,7 +169,9 @@ class CatbabiTask(Task):
         """
         if split not in ("valid", "test"):
             raise ValueError(f"Unknown set {split!r}; known sets: valid, test.")
-        text = self.texts[split]
+        return self._held_out(self.texts[split], batch_size)
+
+    def _held_out(self, text: Text, batch_size: int) -> Iterator[Batch]:
         columns = min(batch_size, len(text.tasks))
         streams = Streams(np.diff(text.ends), columns, HELD_OUT_SEED)
         totals = [streams.first_round(column) for column in range(columns)]
@@ -266,9 +271,8 @@ class CatbabiOptions(TaskOptions):
     """Symbols of an update in each column, over which gradients go back; the state goes on."""
 
     def __post_init__(self) -> None:
+        check_own_fields(self, "window")
         parse_tasks(self.tasks)
-        if self.window < 1:
-            raise ValueError(f"window must be at least 1, got {self.window}.")
 
     def make(self, saved: Mapping[str, Any] | None = None, evaluation: bool = False) -> CatbabiTask:
         """See :class:`mnm_rl.tasks.base.TaskOptions`; for evaluation a supplement is left out, and noted."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 from mnm_rl.tasks.babi.encoding import Corpus, StoryFile
 from mnm_rl.tasks.babi.files import FOLDER as DATA_FOLDER
 from mnm_rl.tasks.babi.files import SUPPLEMENT_FOLDER, Source
-from mnm_rl.tasks.babi.stories import Story, read_stories
+from mnm_rl.tasks.babi.stories import Line, Story, read_stories
 from mnm_rl.tasks.babi.vocabulary import Vocabulary
 
 Size = Literal["10k", "1k"]
@@ -52,6 +53,7 @@ def load_dataset(
     tasks: Collection[int],
     supplement: bool = False,
     vocabulary: Vocabulary | None = None,
+    reserved: Collection[str] = (),
 ) -> Dataset:
     """Read the three sets of some tasks.
 
@@ -61,27 +63,43 @@ def load_dataset(
         tasks: numbers of the tasks.
         supplement: add synthetic stories to task 3's training set.
         vocabulary: of a trained model; without one it is built from the training files of all 20 tasks.
+        reserved: symbols of whoever asks, which must not be words of the files.
 
     Raises:
-        ValueError: if files are missing or malformed, or hold words that the vocabulary does not.
+        ValueError: if files are missing or malformed, or hold words that the vocabulary does not, or that are
+            reserved.
     """
     reader = _Files(source, FOLDERS[size], tasks if vocabulary else ALL_TASKS)
-    train = {task: reader.training_stories(task) for task in reader.tasks}
+    train = {task: [reader.training_file(task)] for task in reader.tasks}
     if vocabulary is None:
-        vocabulary = Vocabulary.from_stories(story for stories in train.values() for story in stories)
+        files = [file for files in train.values() for file in files]
+        vocabulary = Vocabulary.from_stories(story for file in files for story in file.stories)
+        for word in reserved:
+            if word in vocabulary.numbers:
+                raise ValueError(f"{_place_of(word, files)}: {word!r} is a symbol of the task, no word.")
     notes = []
     if reader.lacks_training_file and MISSING_TASK in tasks:
-        real = _count_questions(train[MISSING_TASK])
+        real = _count_questions(train[MISSING_TASK][0].stories)
         notes.append(f"task 3 trains on {real:,} real questions: {MISSING_FILE} is not in the data")
     if supplement:
         synthetic = _read_supplement(reader, tasks)
-        train[MISSING_TASK] = train[MISSING_TASK] + synthetic
-        notes[0] += f"; {_count_questions(synthetic):,} SYNTHETIC questions of {SUPPLEMENT_FOLDER} are added"
-    splits = {
-        split: Corpus.encode((reader.file(task, split, train) for task in sorted(tasks)), vocabulary)
-        for split in SPLITS
-    }
+        train[MISSING_TASK].append(synthetic)
+        notes[0] += (
+            f"; {_count_questions(synthetic.stories):,} SYNTHETIC questions of {SUPPLEMENT_FOLDER} are added"
+        )
+    splits = {"train": Corpus.encode((file for task in sorted(tasks) for file in train[task]), vocabulary)}
+    for split in SPLITS[1:]:
+        splits[split] = Corpus.encode((reader.file(task, split) for task in sorted(tasks)), vocabulary)
     return Dataset(vocabulary, splits, notes)
+
+
+def _place_of(word: str, files: Iterable[StoryFile]) -> str:
+    """The first place of a word that is in one of the files."""
+
+    def holds(line: Line) -> bool:
+        return word in line.words or word in line.answer
+
+    return next(file.place(holds) for file in files if any(map(holds, chain(*file.stories))))
 
 
 class _Files:
@@ -110,23 +128,21 @@ class _Files:
         """The stories of a file."""
         return read_stories(self.contents[name], str(self.source.path / name))
 
-    def training_stories(self, task: int) -> list[Story]:
+    def training_file(self, task: int) -> StoryFile:
         """A task's training stories, or the real tenth of those of task 3."""
-        name = self.name(task, "train")
-        if name in self.contents:
-            return self.stories(name)
+        if self.name(task, "train") in self.contents:
+            return self.file(task, "train")
         held_out = {tuple(story) for story in self.stories(VALID_OF_MISSING)}
-        return [story for story in self.stories(TENTH) if tuple(story) not in held_out]
+        stories = [story for story in self.stories(TENTH) if tuple(story) not in held_out]
+        return StoryFile(task, str(self.source.path / TENTH), stories, is_whole=False)
 
-    def file(self, task: int, split: str, train: dict[int, list[Story]]) -> StoryFile:
+    def file(self, task: int, split: str) -> StoryFile:
         """A task's stories of one set."""
         name = self.name(task, split)
-        return StoryFile(
-            task, str(self.source.path / name), train[task] if split == "train" else self.stories(name)
-        )
+        return StoryFile(task, str(self.source.path / name), self.stories(name))
 
 
-def _read_supplement(reader: _Files, tasks: Collection[int]) -> list[Story]:
+def _read_supplement(reader: _Files, tasks: Collection[int]) -> StoryFile:
     if MISSING_TASK not in tasks:
         raise ValueError("The supplement is for task 3, which is not among the tasks: leave it out.")
     if not reader.lacks_training_file:
@@ -138,7 +154,8 @@ def _read_supplement(reader: _Files, tasks: Collection[int]) -> list[Story]:
     if source is None or SYNTHETIC not in contents:
         place = reader.source.path.parent
         raise ValueError(f"No supplement with {SYNTHETIC} in {place}: put {SUPPLEMENT_FOLDER}.tar.gz there.")
-    return read_stories(contents[SYNTHETIC], str(source.path / SYNTHETIC))
+    name = str(source.path / SYNTHETIC)
+    return StoryFile(MISSING_TASK, name, read_stories(contents[SYNTHETIC], name))
 
 
 def _count_questions(stories: list[Story]) -> int:

@@ -12,7 +12,7 @@ Dimensions: ``M`` stories, ``Q`` questions, ``N`` sequences, ``T`` time, ``B`` b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal, NamedTuple
@@ -39,6 +39,20 @@ class StoryFile(NamedTuple):
     task: int
     name: str
     stories: list[Story]
+    is_whole: bool = True
+    """Whether these are all the stories of the file, so that its lines can be counted."""
+
+    def place(self, holds: Callable[[Line], bool]) -> str:
+        """The file, and where it is known the number, of the first line for which something holds."""
+        numbers = (number for number, line in enumerate(chain(*self.stories), 1) if holds(line))
+        return f"{self.name}, line {next(numbers)}" if self.is_whole else self.name
+
+
+class Longest(NamedTuple):
+    """The longest sentence or answer of a corpus: its number of words, and where it is."""
+
+    words: int = 0
+    place: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,8 @@ class Corpus:
         ask_ends: ``[Q + 1]``, the questions' parts of ``asks``.
         contexts: ``[Q]``, where in ``statements`` the text before a question ends.
         placeholder: number of the placeholder.
+        longest_sentence: the longest statement or question, its end included.
+        longest_answer: the longest answer.
     """
 
     statements: Integers
@@ -66,6 +82,8 @@ class Corpus:
     ask_ends: Integers
     contexts: Integers
     placeholder: int
+    longest_sentence: Longest
+    longest_answer: Longest
 
     @classmethod
     def encode(cls, files: Iterable[StoryFile], vocabulary: Vocabulary) -> Corpus:
@@ -177,10 +195,13 @@ class _Builder:
         self.story_tasks: list[int] = []
         self.statement_ends, self.question_ends, self.contexts = [0], [0], []
         self.position = 0
+        self.longest_sentence = self.longest_answer = Longest()
 
     def add_file(self, file: StoryFile) -> None:
         lines = set(chain.from_iterable(file.stories))
         self.vocabulary.require((word for line in lines for word in (*line.words, *line.answer)), file.name)
+        self.longest_sentence = self._longer(self.longest_sentence, lines, file, lambda line: len(line.words))
+        self.longest_answer = self._longer(self.longest_answer, lines, file, lambda line: len(line.answer))
         self.encoded.update({line: self._encode(line) for line in lines if line not in self.encoded})
         for story in file.stories:
             self._add_story(story)
@@ -200,7 +221,18 @@ class _Builder:
             np.cumsum([0, *(len(ask[0]) for ask in self.asks)]),
             integers(self.contexts),
             self.vocabulary.placeholder,
+            self.longest_sentence,
+            self.longest_answer,
         )
+
+    def _longer(
+        self, before: Longest, lines: set[Line], file: StoryFile, length: Callable[[Line], int]
+    ) -> Longest:
+        """The longest so far; it is looked for in the file only where it is there."""
+        most = max(map(length, lines), default=0)
+        if most <= before.words:
+            return before
+        return Longest(most, file.place(lambda line: length(line) == most))
 
     def _add_story(self, story: Story) -> None:
         for line in story:
@@ -219,8 +251,8 @@ class _Builder:
         words = [numbers[word] for word in line.words]
         hidden = [self.vocabulary.placeholder] * len(line.answer)
         targets = words + [numbers[word] for word in line.answer]
-        return np.array(words + hidden, np.int16), np.array(targets, np.int16)
+        return np.array(words + hidden, np.int32), np.array(targets, np.int32)
 
 
 def _join(parts: list[Integers]) -> Integers:
-    return np.concatenate(parts) if parts else np.zeros(0, np.int16)
+    return np.concatenate(parts) if parts else np.zeros(0, np.int32)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
+from mnm_rl.field_types import check_own_fields
 from mnm_rl.tasks.babi.generated import Origin
 from mnm_rl.tasks.babi.task import BabiTask, parse_repeat, parse_tasks
 from mnm_rl.tasks.babi.vocabulary import Vocabulary
@@ -53,11 +54,10 @@ class BabiOptions(TaskOptions):
     """Leave out longer training sequences, and say how many; nothing is left out by default."""
 
     def __post_init__(self) -> None:
+        check_own_fields(self, "max_length")
         parse_tasks(self.tasks)
         if self.repeat != AUTOMATIC:
             parse_repeat(self.repeat)
-        if self.max_length is not None and self.max_length < 1:
-            raise ValueError(f"max_length must be at least 1, got {self.max_length}.")
 
     def make(self, saved: Mapping[str, Any] | None = None, evaluation: bool = False) -> BabiTask:
         """See :class:`mnm_rl.tasks.base.TaskOptions`; for evaluation a supplement is left out, and noted."""

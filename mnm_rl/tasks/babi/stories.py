@@ -53,7 +53,7 @@ class _Reader:
             words = (*text[:-1].lower().split(), text[-1])
             answers = tuple(answer.lower().split(",")) if answer else ()
             for word in (*words[:-1], *answers):
-                if not word or word == PLACEHOLDER or " " in word or "," in word:
+                if not word or word in (PLACEHOLDER, ".", "?") or " " in word or "," in word:
                     raise ValueError(f"{word!r} cannot be a word")
             self.known[key] = Line(words, answers)
         return self.known[key]

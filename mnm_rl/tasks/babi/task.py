@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, get_args
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from mnm_rl.field_types import check_own_fields
 from mnm_rl.tasks.babi.dataset import ALL_TASKS, Dataset, Size, load_dataset
-from mnm_rl.tasks.babi.encoding import Format, Sequences
+from mnm_rl.tasks.babi.encoding import Corpus, Format, Sequences
 from mnm_rl.tasks.babi.files import Source
 from mnm_rl.tasks.babi.generate.files import check_tasks
 from mnm_rl.tasks.babi.generated import FreshQuestions, Origin, choose_source
@@ -40,7 +42,7 @@ class BabiTask(Task):
     """
 
     decided_by = "answer_error"
-    data: str | None = None
+    data: str | Path | None = None
     """The official archive, or a folder with it or what comes out of it; else see ``files.find_source``."""
     origin: Origin = "any"
     """Official files, generated ones, or generated ones only where no official ones are found."""
@@ -79,7 +81,8 @@ class BabiTask(Task):
     def __post_init__(self) -> None:
         self._check_options()
         self.source: Source
-        self.source, self._origin_notes = choose_source(self.data, self.origin, self.size)
+        data = None if self.data is None else str(self.data)
+        self.source, self._origin_notes = choose_source(data, self.origin, self.size)
         dataset = load_dataset(self.source, self.size, self.tasks, self.supplement, self.saved_vocabulary)
         self._dataset: Dataset = dataset
         self.sequences = {split: Sequences(corpus, self.format) for split, corpus in dataset.splits.items()}
@@ -114,7 +117,14 @@ class BabiTask(Task):
 
     @property
     def sentence_layout(self) -> SentenceLayout:
-        """Sentences end with a full stop or a question mark, and are as long as in the official files."""
+        """Sentences end with a full stop or a question mark, and are as long as in the official files.
+
+        Raises:
+            ValueError: the data have a longer sentence, or a longer answer; the message says where.
+        """
+        for split, sequences in self.sequences.items():
+            if not (self.fresh and split == "train"):
+                _check_lengths(sequences.corpus)
         numbers = self.vocabulary.numbers
         return SentenceLayout(
             numbers["."], numbers["?"], self.vocabulary.placeholder, LONGEST_SENTENCE, LONGEST_ANSWER
@@ -187,20 +197,9 @@ class BabiTask(Task):
         )
 
     def _check_options(self) -> None:
+        check_own_fields(self, "pool_batches", "max_length")
         self.tasks = tuple(sorted(self.tasks))
         check_tasks(self.tasks)
-        for name, kind in (
-            ("origin", Origin),
-            ("size", Size),
-            ("format", Format),
-            ("balance", Balance),
-        ):
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(
-                    f"Unknown {name} {getattr(self, name)!r}; known: {', '.join(get_args(kind))}."
-                )
-        if self.pool_batches < 1:
-            raise ValueError(f"pool_batches must be at least 1, got {self.pool_batches}.")
         if not 0 <= self.mixing < float("inf"):
             raise ValueError(f"mixing must be a number from 0 on, got {self.mixing}.")
         for number, times in self.repeat.items():
@@ -238,6 +237,21 @@ class BabiTask(Task):
         chosen = np.flatnonzero(fits)
         chosen = np.repeat(chosen, [self.repeat.get(int(task), 1) for task in train.tasks[chosen]])
         return TrainingOrder(train.lengths, train.tasks, chosen, self.balance, self.pool_batches, self.mixing)
+
+
+def _check_lengths(corpus: Corpus) -> None:
+    """Make sure that sentences and answers have no more words than models of sentences have places."""
+    sentence, answer = corpus.longest_sentence, corpus.longest_answer
+    if sentence.words > LONGEST_SENTENCE:
+        raise ValueError(
+            f"{sentence.place}: a sentence of {sentence.words} words, its end included; models of sentences "
+            f"take {LONGEST_SENTENCE} at most."
+        )
+    if answer.words > LONGEST_ANSWER:
+        raise ValueError(
+            f"{answer.place}: an answer of {answer.words} words; models of sentences give {LONGEST_ANSWER} "
+            "at most."
+        )
 
 
 def parse_tasks(text: str) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ Dimensions: ``T`` time, ``B`` batch.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable
@@ -129,8 +130,10 @@ class SupervisedTrainer:
 
         Raises:
             KeyboardInterrupt: it was asked to stop; the checkpoint is written.
+            ValueError: as :meth:`check_batches`, before anything is written.
         """
         config = self.config
+        self.check_batches()
         curves = self._open_curves()
         # From the first moment on there is something to go on from.
         self.save()
@@ -157,6 +160,16 @@ class SupervisedTrainer:
             self.save()
             raise KeyboardInterrupt from None
         self.save()
+
+    def check_batches(self) -> None:
+        """Draw the next batch, and a first one of the validation set: what a task refuses, it then refuses.
+
+        Raises:
+            ValueError: the task has no such batches, as when there are fewer stories than sequences in one.
+        """
+        if self.progress.iteration < self.config.iterations:
+            self.task.training_batch(self.progress.iteration, self.batch_size, self.config.seed)
+        next(iter(self.task.evaluation_batches("valid", EVALUATION_BATCH)))
 
     def request_stop(self) -> None:
         """Have :meth:`train` stop as soon as its state is whole; for signal handlers."""
@@ -326,15 +339,21 @@ class SupervisedTrainer:
         save_state(SUPERVISED.checkpoint_of(self.directory), state)
         self.saved_iteration = self.progress.iteration
 
-    def load(self, directory: Path) -> None:
+    def load(self, directory: Path, state: dict[str, Any] | None = None) -> None:
         """Go on from the checkpoint in ``directory``: the run continues as if it had not stopped.
 
+        Args:
+            directory: the run's folder.
+            state: what :func:`read_checkpoint` has read there, if it has.
+
         Raises:
-            ValueError: if the checkpoint is missing, damaged, or of another task or core.
+            ValueError: if the checkpoint is missing, damaged, or of another task or core, or of a task with
+                other symbols, for the same number would mean another word.
         """
         path = SUPERVISED.checkpoint_of(directory)
-        state = load_state(path, ("config", "model", "optimizer", "guard", "progress", "window"))
+        state = read_checkpoint(directory, self.config) if state is None else state
         load_parameters(self.model, state, self.config, path)
+        _check_same_task(saved_task(state), self.task, path)
         try:
             self.optimizer.optimizer.load_state_dict(state["optimizer"])
             self.optimizer.load_state_dict(state["guard"])
@@ -344,7 +363,6 @@ class SupervisedTrainer:
             self._window = Window(**{**state["window"], "errors": errors})
             for part in (self.progress, self._window, errors):
                 check_field_types(type(part), vars(part))
-            saved_task(state)
             if self._carried is not None:
                 self._carried.load(self.model.core, state["carried"], self.batch_size)
             if not 0 <= self.progress.iteration <= state["config"]["iterations"]:
@@ -385,6 +403,22 @@ def _embedding_size(config: SupervisedConfig) -> int:
     return config.embedding_size or published_embedding_size(config)
 
 
+def read_checkpoint(directory: Path, config: SupervisedConfig) -> dict[str, Any]:
+    """The checkpoint of a run, from which it goes on; see :meth:`SupervisedTrainer.load`.
+
+    Args:
+        directory: the run's folder.
+        config: the run.
+
+    Raises:
+        ValueError: if the checkpoint is missing, damaged, or of another task or core.
+    """
+    path = SUPERVISED.checkpoint_of(directory)
+    state = load_state(path, ("config", "model", "optimizer", "guard", "progress", "window"))
+    _check_names(state, config, path)
+    return state
+
+
 def saved_task(state: dict[str, Any]) -> dict[str, Any] | None:
     """What the task of a checkpoint saved with the parameters, if anything."""
     # Earlier checkpoints hold bAbI's vocabulary by itself.
@@ -401,15 +435,38 @@ def load_parameters(model: Model, state: dict[str, Any], config: SupervisedConfi
     Raises:
         ValueError: if they belong to another task or core, or are not finite.
     """
+    _check_names(state, config, path)
+    if fault := state_dict_fault(model, state["model"]):
+        raise ValueError(f"The checkpoint {path} does not fit the settings of the run: {fault}.")
+    model.load_state_dict(state["model"])
+
+
+def _check_names(state: dict[str, Any], config: SupervisedConfig, path: Path) -> None:
+    """Make sure that a checkpoint is of the run's task and core."""
     saved = state["config"]
     for name in ("task", "core"):
         if saved.get(name) != getattr(config, name):
             raise ValueError(
                 f"The checkpoint {path} is of {name} {saved.get(name)}, not {getattr(config, name)}."
             )
-    if fault := state_dict_fault(model, state["model"]):
-        raise ValueError(f"The checkpoint {path} does not fit the settings of the run: {fault}.")
-    model.load_state_dict(state["model"])
+
+
+def _check_same_task(saved: dict[str, Any] | None, task: Task, path: Path) -> None:
+    """Make sure that a task was made with what a checkpoint has saved of it, such as its symbols."""
+    own = task.saved()
+    for name, value in (saved or {}).items():
+        if name in own and _as_text(own[name]) != _as_text(value):
+            raise ValueError(
+                f"The task has another {name} than that of the checkpoint {path}, with which it must be made."
+            )
+
+
+def _as_text(value: Any) -> str:
+    """A plain value, the same before it is saved and after; of what is not plain, nothing is known."""
+    try:
+        return json.dumps(value, sort_keys=True)
+    except (TypeError, ValueError):
+        return ""
 
 
 @torch.no_grad()
