@@ -153,7 +153,9 @@ def test_a_class_refuses_what_its_name_refuses(name):
             core_class(3, wrong)
 
 
-@pytest.mark.parametrize("config_class", {find_core(name)[0].config_class for name in core_names()})
+@pytest.mark.parametrize(
+    "config_class", dict.fromkeys(find_core(name)[0].config_class for name in core_names())
+)
 def test_settings_of_other_types_are_named_by_the_config_itself(config_class):
     for field in dataclasses.fields(config_class):
         for wrong in ({}, b"5", float("nan")):
