@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore
+from mnm_rl.cores.capacity import MOST_REPEATS
 from mnm_rl.cores.short_convolution import short_convolution
 from mnm_rl.kernels import delta_rule
 from mnm_rl.kernels.delta_rule import Commands
@@ -68,6 +69,8 @@ class DeltaNetConfig:
         for name in ("hidden_size", "layers", "heads", "key_size", "value_size", "convolution"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.layers > MOST_REPEATS:
+            raise ValueError(f"layers must be at most {MOST_REPEATS}, got {self.layers}.")
         for name, kind in (("forgetting", Forgetting), ("kernel", Kernel)):
             if getattr(self, name) not in get_args(kind):
                 allowed = ", ".join(get_args(kind))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, reset_state
+from mnm_rl.cores.capacity import MOST_REPEATS
 from mnm_rl.cores.recurrent import LSTMConfig, LSTMCore, LSTMState
 from mnm_rl.kernels import fwm as kernel
 from mnm_rl.kernels.fwm import Commands, plain_step
@@ -51,6 +52,8 @@ class FWMConfig:
         for name in ("hidden_size", "entity_size", "relation_size", "reads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.reads > MOST_REPEATS:
+            raise ValueError(f"reads must be at most {MOST_REPEATS}, got {self.reads}.")
         if self.kernel not in get_args(Kernel):
             raise ValueError(f"kernel must be one of {', '.join(get_args(Kernel))}, got {self.kernel!r}.")
 
