@@ -21,10 +21,11 @@ from mnm_rl.state_dicts import state_dict_fault
 from mnm_rl.tasks import Batch, ErrorCounts, Task
 from mnm_rl.training.curves import CurveFile, mean
 from mnm_rl.training.devices import own_device
-from mnm_rl.training.folder import SUPERVISED, load_state, save_state
+from mnm_rl.training.folder import SUPERVISED, check_made_with, load_state, save_state
 from mnm_rl.training.supervised.carried import CarriedState
 from mnm_rl.training.supervised.config import (
     SupervisedConfig,
+    config_from_dict,
     config_to_dict,
     published_embedding_size,
 )
@@ -330,11 +331,12 @@ class SupervisedTrainer:
         """Go on from the checkpoint in ``directory``: the run continues as if it had not stopped.
 
         Raises:
-            ValueError: if the checkpoint is missing, damaged, or of another task or core.
+            ValueError: if the checkpoint is missing, damaged, or was made with other settings.
         """
         path = SUPERVISED.checkpoint_of(directory)
         state = load_state(path, ("config", "model", "optimizer", "guard", "progress", "window"))
-        load_parameters(self.model, state, self.config, path)
+        check_config(state, self.config, path, directory)
+        load_parameters(self.model, state, path)
         try:
             self.optimizer.optimizer.load_state_dict(state["optimizer"])
             self.optimizer.load_state_dict(state["guard"])
@@ -395,18 +397,34 @@ def saved_task(state: dict[str, Any]) -> dict[str, Any] | None:
     return saved
 
 
-def load_parameters(model: Model, state: dict[str, Any], config: SupervisedConfig, path: Path) -> None:
+def check_config(state: dict[str, Any], config: SupervisedConfig, path: Path, directory: Path) -> None:
+    """Make sure that a checkpoint was made with the settings of its run.
+
+    Args:
+        state: what the checkpoint holds.
+        config: the run.
+        path: the checkpoint.
+        directory: the run's folder.
+
+    Raises:
+        ValueError: a setting differs that a run keeps.
+    """
+    check_made_with(
+        path,
+        state["config"],
+        directory,
+        config_to_dict(config),
+        lambda saved: config_to_dict(config_from_dict(saved)),
+        config.changeable,
+    )
+
+
+def load_parameters(model: Model, state: dict[str, Any], path: Path) -> None:
     """Put the parameters of a checkpoint into a model.
 
     Raises:
-        ValueError: if they belong to another task or core, or are not finite.
+        ValueError: if they do not fit, or are not finite.
     """
-    saved = state["config"]
-    for name in ("task", "core"):
-        if saved.get(name) != getattr(config, name):
-            raise ValueError(
-                f"The checkpoint {path} is of {name} {saved.get(name)}, not {getattr(config, name)}."
-            )
     if fault := state_dict_fault(model, state["model"]):
         raise ValueError(f"The checkpoint {path} does not fit the settings of the run: {fault}.")
     model.load_state_dict(state["model"])
