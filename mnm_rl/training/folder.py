@@ -10,7 +10,7 @@
                      its parameters as a model (:mod:`mnm_rl.model_files.folder`). It does not go on.
     *.csv            its curves, a row at a time
     events.*         the same numbers, and pictures, for TensorBoard
-    test.json        supervised, in experiments: errors on the test set
+    test.json        supervised, in experiments: errors on the test set, and the hash of what was tested
     README.md        in results/: the story of the run
     .lock            while a process trains there: its number
     .*.partial*      what a killed process left of a file that it was writing; removed when the run goes on

@@ -192,8 +192,6 @@ def _settings_of(
         if name in saved:
             value: Any = getattr(agent, name)
             found[name] = value(1.0) if callable(value) else value
-    if agent.env is None:  # with one, that one's number
-        found["n_envs"] = agent.n_envs * agent.n_processes
     return found
 
 
