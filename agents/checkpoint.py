@@ -149,9 +149,14 @@ def check_core(path: Any, policy_kwargs: Any, core: CoreChoice | None, trusted: 
 
 def saved_names(path: Any) -> list[str]:
     """Names of the attributes in a whole checkpoint, a file or a file-like object."""
+    return list(saved_values(path))
+
+
+def saved_values(path: Any) -> dict[str, Any]:
+    """The attributes in a whole checkpoint; of those that are not plain values what stands for them."""
     try:
         with zipfile.ZipFile(with_suffix(path)) as archive:
-            return list(json.loads(archive.read("data")))
+            return json.loads(archive.read("data"))
     finally:
         if hasattr(path, "seek"):
             path.seek(0)

@@ -142,7 +142,7 @@ def _train_and_test(args: Args, run: Run) -> None:
         print(f"Stopped at iteration {trainer.progress.iteration}; the same command goes on from there.")
         sys.exit(130)
     best = SUPERVISED.parameters(folder)
-    load_parameters(trainer.model, load_state(best), config, best)
+    load_parameters(trainer.model, load_state(best), best)
     errors = evaluate(trainer.model, official, "test", args.device)
     result = {
         "config": config_to_dict(config),

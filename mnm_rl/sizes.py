@@ -13,6 +13,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+LARGEST_NUMBER = 2**53
+"""Whole numbers up to this one stay exact wherever they are computed with."""
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 

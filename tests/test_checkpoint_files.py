@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pickle
 import random
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 from mnm_rl.training.folder import SUPERVISED, create_run, load_state, save_state
-from mnm_rl.training.supervised.config import SupervisedConfig, config_to_dict
+from mnm_rl.training.supervised.config import SupervisedConfig, config_from_dict, config_to_dict
 from mnm_rl.training.supervised.evaluation import evaluate_run, load_run
 from mnm_rl.training.supervised.trainer import SupervisedTrainer
 
@@ -118,7 +119,7 @@ def test_parameters_that_are_not_finite_are_refused(run, number):
         ({}, "it lacks config, model; it has nothing"),
         ({"model": {}}, "it lacks config; it has model"),
         ({"config": {}, "model": [1]}, "it lacks model; it has config, model"),
-        ({"config": {}, "model": {}}, "is of task None, not dictionary"),
+        ({"config": {}, "model": {}}, "was made with core None, and"),
     ],
 )
 def test_what_is_no_checkpoint_is_named(run, content, message):
@@ -217,7 +218,55 @@ def test_what_is_no_file_is_refused(run):
 
 
 def test_a_run_of_other_sizes_is_refused_when_it_goes_on(run):
-    refused(lambda: resume(run, replace(SMALL, embedding_size=7)), "its encoder.weight has the shape")
+    refused(
+        lambda: resume(run, replace(SMALL, embedding_size=7)),
+        f"was made with embedding_size {SMALL.embedding_size}, and {run / 'config.json'} says 7",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("core_settings", {"attention_scale": 0.9}, "attention_scale None, and {} says 0.9"),
+        ("core_settings", {"layer_norm": True}, "layer_norm False, and {} says True"),
+        ("task_options", {"instance": 2}, "instance 1, and {} says 2"),
+        ("seed", 5, "seed 0, and {} says 5"),
+        ("meta_weight", 0.5, "meta_weight 1.0, and {} says 0.5"),
+    ],
+)
+def test_settings_that_fit_the_same_parameters_are_those_of_the_checkpoint(name, value, says, tmp_path):
+    """Both files are named, whoever reads them; a hand may have changed one, or moved it."""
+    made = replace(SMALL, core="lstm-salu", core_settings={"hidden_size": 5, "key_size": 4, "value_size": 4})
+    create_run(tmp_path / "run", SUPERVISED, config_to_dict(made))
+    SupervisedTrainer(made, made.make_task(), tmp_path / "run").train()
+    path = tmp_path / "run" / "config.json"
+    document = json.loads(path.read_text())
+    other = {**document["config"][name], **value} if isinstance(value, dict) else value
+    document["config"][name] = other
+    path.write_text(json.dumps(document))
+    for file, act in (
+        ("best.pt", lambda: load_run(path.parent)),
+        ("checkpoint.pt", lambda: load_run(path.parent / "checkpoint.pt")),
+        ("checkpoint.pt", lambda: resume(path.parent, config_from_dict(document["config"]))),
+    ):
+        refused(act, f"The checkpoint {path.parent / file} was made with {says.format(path)}")
+
+
+def test_a_run_may_be_given_new_lengths_and_rates_before_there_is_a_checkpoint_of_them(run):
+    longer = replace(SMALL, iterations=SMALL.iterations + 1, learning_rate=1e-4, schedule="linear")
+    create = config_to_dict(longer)
+    document = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**document, "config": create}))
+    assert load_run(run)[0] == config_from_dict(create)
+    resume(run, longer)
+
+
+def test_a_checkpoint_does_not_have_a_module_imported(run, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    state = plain_state(run / "best.pt")
+    save_state(run / "best.pt", {**state, "config": {**state["config"], "core": "mine:Core"}})
+    refused(lambda: load_run(run, trusted=True), "was made with core mine:Core, and")
 
 
 @pytest.mark.parametrize("iteration", [-1, 4, 1.5, "x", True])

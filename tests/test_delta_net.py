@@ -342,6 +342,7 @@ def test_it_learns_to_answer_with_the_partner_of_a_symbol() -> None:
     ("setting", "message"),
     [
         ({"layers": 0}, "layers must be at least 1, got 0"),
+        ({"layers": 1001}, "layers must be at most 1000, got 1001"),
         ({"convolution": 0}, "convolution must be at least 1, got 0"),
         ({"forgetting": "all"}, "forgetting must be one of none, head, channel, got 'all'"),
         ({"kernel": "cpu"}, "kernel must be one of auto, reference, chunked, got 'cpu'"),

@@ -200,7 +200,8 @@ def test_it_learns_to_repeat_the_first_of_four_symbols() -> None:
     ("setting", "message"),
     [
         ({"hidden_size": 0}, "hidden_size must be at least 1, got 0"),
-        ({"inner_steps": -1}, "inner_steps must not be negative, got -1"),
+        ({"inner_steps": -1}, "inner_steps must be from 0 to 1000, got -1"),
+        ({"inner_steps": 1001}, "inner_steps must be from 0 to 1000, got 1001"),
         ({"decay": 1.5}, r"decay must be from 0 to 1, got 1\.5"),
         ({"rate": float("nan")}, "rate must be from 0 to 1, got nan"),
         ({"kernel": "cpu"}, "kernel must be one of auto, reference, attention, got 'cpu'"),

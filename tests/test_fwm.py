@@ -338,6 +338,7 @@ def test_it_learns_to_answer_with_the_partner_of_a_symbol() -> None:
     [
         ({"entity_size": 0}, "entity_size must be at least 1, got 0"),
         ({"reads": 0}, "reads must be at least 1, got 0"),
+        ({"reads": 1001}, "reads must be at most 1000, got 1001"),
         ({"kernel": "cpu"}, "kernel must be one of auto, reference, chunked, got 'cpu'"),
     ],
 )

@@ -361,6 +361,7 @@ def test_results_are_finite_for_any_input(size):
     ("setting", "message"),
     [
         ({"slots": 0}, "slots must be at least 1, got 0"),
+        ({"slots": 10**23}, r"slots must be at most 2\^53, got 1000"),
         ({"slot_size": 0}, "slot_size must be at least 1, got 0"),
         ({"heads": 0}, "heads must be at least 1, got 0"),
         ({"output_size": 0}, "output_size must be at least 1, got 0"),

@@ -235,6 +235,17 @@ def test_scores_weigh_episodes_not_rows(jobs_of):
     assert scores.hours(run) == pytest.approx(100 / 3600)
 
 
+def test_a_run_that_has_gone_on_counts_as_far_as_the_others(jobs_of):
+    job = jobs_of("laptop", 1, [MAZE], ["lstm"])[0]
+    end = job.trial.length
+    write_run(job, [(0.9 * end, 90, 20, 3.0), (1.001 * end, 100, 24, 8.0), (2 * end, 300, 90, 99.0)])
+    (run,) = collect([job])
+    assert final_score(run) == best_score(run) == pytest.approx(8)
+    assert scores.last(run, "timesteps") == pytest.approx(1.001 * end)
+    assert scores.hours(run) == pytest.approx(100 / 3600)
+    assert np.isnan(rewards(run, np.array([1.5 * end]), end)).all()
+
+
 def test_interquartile_mean_and_interval():
     assert interquartile_mean(np.array([0.0, 1.0, 2.0, 100.0])) == 1.5
     assert interquartile_mean(np.array([3.0, 1.0, 5.0])) == 3

@@ -64,11 +64,19 @@ def test_no_two_of_twenty_curves_look_alike(plot, tmp_path, monkeypatch):
 
 def test_bad_input_is_one_sentence(plot, tmp_path):
     run = write_run(tmp_path / "run", "10,0\n")
+    heading, infinite = write_run(tmp_path / "none", ""), write_run(tmp_path / "infinite", "10,0\n20,inf\n")
+    back = write_run(tmp_path / "back", "20,1\n10,1\n")
     (tmp_path / "file").touch()
     for arguments, message in (
         ((), "Name at least one folder of a run, or a CSV file, as runs."),
         ((tmp_path,), f"There is no curve at {tmp_path}/progress.csv."),
-        ((run, "--y", "size"), f"{run} has no column size; its columns: episodes, reward."),
+        ((run, "--y", "size"), f"The curve {run}/progress.csv has no column size; its columns: episodes, "),
+        ((heading,), f"The curve {heading}/progress.csv has no rows of numbers."),
+        ((infinite,), f"The curve {infinite}/progress.csv has a number in reward that is beyond 1e+15."),
+        (
+            (back,),
+            f"The curve {back}/progress.csv cannot be drawn over episodes, which goes from 20 back to 10.",
+        ),
         ((run, "--labels", "a", "b"), "labels must be as many as runs: there are 1, and 2 labels."),
         ((run, "--out", tmp_path / "file" / "a.png"), f"Cannot write to the directory {tmp_path}/file: "),
     ):

@@ -1,6 +1,7 @@
 """What is PPO's own in the program that trains it, and that all programs take its runs."""
 
 import json
+import zipfile
 from typing import Any
 
 import pytest
@@ -110,15 +111,61 @@ def change_config(run, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"core_settings": {"hidden_size": 9}}, "has a core with hidden_size 8, not 9 as its config"),
-        ({"previous_action": False}, "The agent was trained with the observation_space"),
+        ({"core_settings": {"hidden_size": 9}}, "was made with hidden_size 8, and"),
+        ({"previous_action": False}, "was made with previous_action None, and"),
+        ({"env": "MNMMaze-7x7"}, "was made with env MNMMaze-5x5, and"),
+        ({"env": "nowhere:MNMMaze-5x5"}, "for which the module nowhere would be imported"),
+        ({"vf_coef": 0.75}, "was made with vf_coef 0.5, and"),
+        ({"n_envs": 8}, "was made with n_envs 4, and"),
+        ({"clip_range": 0.3}, "was made with clip_range 0.1, and"),
     ],
 )
 def test_a_config_of_another_agent_is_refused(run_script, run, changes, message):  # noqa: F811
     change_config(run, **changes)
-    status, _, err = run_script("evaluate", run, "--episodes", "4")
-    assert (status, err.count("\n")) == (2, 1)
-    assert message in err
+    value = next(iter(changes.values()))
+    for command, *words in (
+        ("evaluate", run, "--episodes", "4"),
+        ("analyze", run, "--episodes", "4"),
+        ("train_ppo", "--resume", run, "--quiet", "--no-tensorboard"),
+    ):
+        status, _, err = run_script(command, *words)
+        assert (status, err.count("\n")) == (2, 1), err
+        assert message in err
+        assert "module" in err or f"{run / 'config.json'} says {value if name_of(value) else 9}" in err
+
+
+def name_of(value: object) -> bool:
+    """Whether a value is a setting itself, not those of a core."""
+    return not isinstance(value, dict)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"core_layers": 2}, "was made with core_layers 1, and"),
+        ({"net_arch": [4]}, "was made with net_arch [], and"),
+        ({"max_grad_norm": 0.1}, "was made with max_grad_norm"),
+        ({"adam_epsilon": 0.1}, "was made with adam_epsilon 1e-05, and"),
+        ({"seed": 3}, "was made with seed 0, and"),
+        ({"clip_range": 0.3}, "was made with clip_range 0.1, and"),
+        ({"entropy_kind": "concentration"}, "was made with entropy_kind entropy, and"),
+    ],
+)
+def test_a_former_agent_is_compared_by_what_it_has(run_script, run, changes, message):  # noqa: F811
+    path = run / "checkpoint.zip"
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    data = json.loads(members["data"])
+    del data["callback_state"]["config"]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {**members, "data": json.dumps(data).encode()}.items():
+            archive.writestr(name, content)
+    assert run_script("evaluate", run, "--episodes", "4")[0] == 0
+    change_config(run, **changes)
+    for words in (("evaluate", run, "--episodes", "4"), ("train_ppo", "--resume", run, "--quiet")):
+        status, _, err = run_script(*words)
+        assert (status, err.count("\n")) == (2, 1), err
+        assert message in err
 
 
 def test_a_run_is_not_made_shorter_than_it_is(run_script, run):  # noqa: F811

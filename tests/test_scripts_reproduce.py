@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import hashlib
 import importlib
 import importlib.util
 import json
@@ -29,6 +30,7 @@ from mnm_rl.reproduction.experiments import EXPERIMENTS, SCALES, make_experiment
 from mnm_rl.reproduction.paper import TABLE_1, TABLE_4
 from mnm_rl.reproduction.rl.experiment import make_comparison
 from mnm_rl.reproduction.tables import algorithmic_table, maze_table
+from mnm_rl.reproduction.testing import has_gone_on, read_test_errors
 from mnm_rl.reproduction.trials import is_trained, start_command
 from mnm_rl.training.folder import MEASUREMENT, SUPERVISED
 from mnm_rl.training.options import flat
@@ -252,6 +254,9 @@ def test_real_processes_and_ctrl_c(tmp_path):
             "The core tpr-rnn reads whole sentences, and the task dictionary has",
         ),
         (("rl", "--environments", "Pong"), "Unknown environment 'Pong'; known: CartPoleNoVel, PendulumNoVel"),
+        (("table1", "--cores", ","), "cores names nothing; write names with commas or spaces between"),
+        (("table1", "--cores"), "cores names nothing"),
+        (("rl", "--environments", " , "), "environments names nothing"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, message, reproduce, tmp_path):
@@ -400,3 +405,165 @@ def test_babi_tables(jobs_of):
     assert four.columns == ["task", "seed 0", "seed 1", "mean", "best", "paper, mean of 12", "paper, best"]
     assert four.rows[2][1:] == ["10.00", "2.00", "6.00 ± 4.00", "2.00", "1.8 ± 0.43", "0.9"]
     assert four.markdown().startswith("| task | seed 0 |")
+
+
+FIGURE4 = ("figure4", "--scale", "smoke", "--cores", "ntm,sam", "--workers", 1)
+
+
+def cell(table: Path, row: dict[str, str], column: str) -> str:
+    """What stands in a column of the row that has such cells."""
+    with table.open(newline="") as file:
+        return next(each[column] for each in csv.DictReader(file) if row.items() <= each.items())
+
+
+def test_a_run_that_has_gone_on_is_tested_again(reproduce, tmp_path):
+    words, directory = (*FIGURE4, "--out", tmp_path), tmp_path / "figure4-smoke"
+    assert reproduce(*words)[0] == 0
+    run, table = directory / "double-copy-ntm-seed0", directory / "figure4.csv"
+    tested = json.loads((run / "test.json").read_text())
+    model = {"task": "double copy", "model": "NTM"}
+    assert cell(table, model, "test error (%)") == f"{100 * tested['symbol_error']:.3f}"
+    # The parameters of another run stand for those that more training would have found.
+    shutil.copy(directory / "priority-sort-ntm-seed0" / "best.pt", run / "best.pt")
+    draw = ("figure4", "--scale", "smoke", "--cores", "ntm,sam", "--draw-only", "--out", tmp_path)
+    status, _, err = reproduce(*draw)
+    assert status == 0
+    assert err.startswith("double-copy-ntm-seed0 has other parameters than those that were tested")
+    assert cell(table, model, "test error (%)") == ""
+    status, _, err = reproduce(*words)
+    assert status == 1
+    assert "best.pt" in err, "it is tested again, which these parameters do not let it"
+    shutil.copy(run / "checkpoint.pt", run / "best.pt")
+    assert reproduce(*words)[0] == 0
+    again = json.loads((run / "test.json").read_text())
+    assert again["parameters"] != tested["parameters"]
+    assert cell(table, model, "test error (%)") != ""
+    before = (run / "test.json").stat().st_mtime_ns
+    assert reproduce(*words)[0] == 0
+    assert (run / "test.json").stat().st_mtime_ns == before, "nothing was run again"
+
+
+def test_errors_of_earlier_versions_count_unless_they_are_older(tmp_path):
+    errors = {"symbol_error": 0.25, "answer_error": 0.5, "by_task": {}, "notes": []}
+    (tmp_path / "test.json").write_text(json.dumps(errors))
+    found = read_test_errors(tmp_path)
+    assert found is not None
+    assert found.symbol_error == 0.25
+    (tmp_path / "best.pt").write_bytes(b"x")
+    assert read_test_errors(tmp_path) == found, "files of one copy are in any order"
+    written = (tmp_path / "test.json").stat().st_mtime
+    os.utime(tmp_path / "best.pt", (written + 60, written + 60))
+    assert read_test_errors(tmp_path) is None
+    assert has_gone_on(tmp_path)
+    tied = {**errors, "parameters": {"file": "best.pt", "sha256": hashlib.sha256(b"x").hexdigest()}}
+    (tmp_path / "test.json").write_text(json.dumps(tied))
+    os.utime(tmp_path / "test.json", (1, 1))
+    assert read_test_errors(tmp_path) is not None, "what says whose errors it has need not be new"
+    (tmp_path / "best.pt").write_bytes(b"y")
+    assert read_test_errors(tmp_path) is None
+    (tmp_path / "best.pt").unlink()
+    assert read_test_errors(tmp_path) is not None, "parameters that were removed to save space"
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> Path:
+    """Finished runs of figure 3, figure 4 and table 1, with made-up numbers."""
+    script = importlib.import_module("mnm_rl.commands.reproduce")
+    out = tmp_path_factory.mktemp("drawn")
+    errors = {"symbol_error": 0.1, "answer_error": 0.1, "by_task": {"1": 0.1}, "notes": []}
+    rows = {
+        "valid.csv": "iteration,seconds,symbol_error,answer_error\n10,1,0.5,0.5\n20,2,0.4,0.4\n",
+        "measurement.csv": "round,seconds,processor_seconds,peak_mebibytes\n1,0.1,0.1,nan\n",
+        "progress.csv": "updates,episodes,timesteps,seconds,reward\n1,40,8000,5,1.5\n2,80,16000,9,2.5\n",
+    }
+    experiments = [make_experiment(name, "smoke", 1, ["ntm", "sam"]) for name in DRAWN]
+    experiments.append(make_comparison("smoke", None, ["MNMMaze-5x5"], ["lstm", "gru"]))
+    for experiment in experiments:
+        for job in script._jobs(experiment, out / f"{experiment.name}-smoke"):
+            job.folder.mkdir(parents=True)
+            length = {job.program.length_option: job.trial.length}
+            document = {"kind": job.program.kind.name, "config": {**job.given, **length}}
+            (job.folder / "config.json").write_text(json.dumps(document))
+            (job.folder / job.program.kind.curve).write_text(rows[job.program.kind.curve])
+            if job.program.tested:
+                (job.folder / "test.json").write_text(json.dumps(errors))
+    return out
+
+
+DRAWN = {
+    "figure3": "length-4-ntm-seed0",
+    "figure4": "double-copy-ntm-seed0",
+    "figure6": "maze-ntm-seed0",
+    "table1": "babi-ntm-seed0",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content", "wrong"),
+    [
+        ("figure4", "test.json", "{}", "it has no by_task"),
+        ("figure4", "test.json", "", "it is not JSON"),
+        ("figure4", "test.json", "[]", "it is not a JSON object"),
+        ("figure4", "test.json", '"symbol_error": null', "its symbol_error is null"),
+        (
+            "figure4",
+            "test.json",
+            '"symbol_error": "0.1"',
+            'its symbol_error is "0.1", not a number from 0 to 1',
+        ),
+        ("figure4", "test.json", '"symbol_error": NaN', "its symbol_error is NaN"),
+        ("figure4", "test.json", '"answer_error": 7', "its answer_error is 7"),
+        ("figure4", "test.json", '"by_task": {"x": 0.1}', "its by_task has 'x', not the number of a task"),
+        ("figure4", "test.json", '"notes": [1]', "its notes are not all texts"),
+        ("figure4", "test.json", '"parameters": 1', "its parameters are not a file and its sha256"),
+        ("table1", "test.json", '"by_task": {}', "its by_task has no task"),
+        ("table1", "test.json", '"by_task": {"1": true}', "its error of task 1 is true"),
+        ("figure4", "valid.csv", "iteration,answer_error\n20,0.1\n", "has no column symbol_error"),
+        ("figure4", "valid.csv", "symbol_error\n0.1\n", "has no column iteration"),
+        ("figure4", "valid.csv", "iteration,symbol_error\ninf,0.1\n", "its iteration has inf"),
+        ("figure4", "valid.csv", "iteration,symbol_error\n20,nan\n", "its symbol_error has nan"),
+        ("figure4", "valid.csv", "iteration,symbol_error\n20,1\n10,1\n", "goes from 20 back to 10"),
+        ("figure4", "valid.csv", "", "is empty"),
+        ("table1", "valid.csv", "iteration,symbol_error\n20,0.1\n", "has no column answer_error"),
+        ("figure3", "measurement.csv", "round,peak_mebibytes\n1,2\n", "has no column seconds"),
+        ("figure3", "measurement.csv", "round,seconds\n1,2\n", "has no column peak_mebibytes"),
+        ("figure6", "progress.csv", "updates,episodes\n1,40\n", "has no column reward"),
+        ("figure6", "progress.csv", "updates,episodes,reward\n1,40,-inf\n", "its reward has -inf"),
+        ("rl", "progress.csv", "updates,timesteps,episodes,reward\n1,9999,4,1\n", "has no column seconds"),
+        ("rl", "progress.csv", "timesteps,episodes,seconds\n9999,4,1\n", "has no column reward"),
+        ("rl", "progress.csv", "timesteps,episodes,seconds,reward\n9999,4,1,inf\n", "its reward has inf"),
+        ("rl", "config.json", '"config": {"env": "MNMMaze-5x5", "gamma": "x"}', "gamma must be a number"),
+    ],
+)
+@pytest.mark.parametrize("words", [("--draw-only",), ()], ids=["draw", "train"])
+def test_a_damaged_file_is_named_before_anything_is_done(
+    words, name, file, content, wrong, drawn, reproduce, tmp_path
+):
+    shutil.copytree(drawn / f"{name}-smoke", tmp_path / f"{name}-smoke")
+    folder = tmp_path / f"{name}-smoke"
+    path = next(folder.glob("*-lstm-*")) / file if name == "rl" else folder / DRAWN[name] / file
+    is_part = content.startswith('"')
+    path.write_text(
+        json.dumps({**json.loads(path.read_text()), **json.loads(f"{{{content}}}")}) if is_part else content
+    )
+    given = (
+        ("--environments", "MNMMaze-5x5", "--cores", "lstm,gru") if name == "rl" else ("--cores", "ntm,sam")
+    )
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    status, out, err = reproduce(name, "--scale", "smoke", *given, *words, "--out", tmp_path)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert (str(path) if file != "config.json" else str(path.parent)) in err
+    assert wrong in err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_what_is_not_damaged_is_drawn(drawn, reproduce, tmp_path):
+    for name in (*DRAWN, "rl"):
+        shutil.copytree(drawn / f"{name}-smoke", tmp_path / f"{name}-smoke")
+        given = (
+            ("--environments", "MNMMaze-5x5", "--cores", "lstm,gru")
+            if name == "rl"
+            else ("--cores", "ntm,sam")
+        )
+        status, _, err = reproduce(name, "--scale", "smoke", *given, "--draw-only", "--out", tmp_path)
+        assert (status, err) == (0, "")

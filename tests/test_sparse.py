@@ -273,6 +273,8 @@ def test_numbers_stay_finite(name):
             {"slots": 4, "read_heads": 5},
             "must be a slot for each head to write to, and 5 read_heads have 4",
         ),
+        ("sam", {"sparse_links": 300}, "sparse_links is for memories with links"),
+        ("sam", {"link_gradient": True}, "link_gradient is for memories with links"),
         ("sam", {"output_size": 0}, "output_size must be at least 1, got 0"),
     ],
 )

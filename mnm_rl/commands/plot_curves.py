@@ -19,7 +19,7 @@ from mnm_rl.commands.parsing import parse_all
 from mnm_rl.files import atomic_write
 from mnm_rl.reproduction.collect import moving_average
 from mnm_rl.training.command_line import one_sentence_errors
-from mnm_rl.training.curves import read_curve
+from mnm_rl.training.curves import check_curve, read_curve
 from mnm_rl.training.files import check_output_file
 
 matplotlib.use("Agg")
@@ -126,14 +126,24 @@ def _check_formula(name: str, text: str) -> None:
 
 def _read(run: Path, args: Args) -> tuple[np.ndarray, np.ndarray]:
     """Both columns of a curve."""
-    curve = read_curve(run / args.file if run.is_dir() else run)
+    path = run / args.file if run.is_dir() else run
+    curve = read_curve(path)
+    if not curve:
+        raise ValueError(f"The curve {path} has no rows of numbers.")
     for name in (args.x, args.y):
-        if name not in curve:
-            raise ValueError(f"{run} has no column {name}; its columns: {', '.join(curve)}.")
+        check_curve(path, name)
     x, y = np.array(curve[args.x]), np.array(curve[args.y])
-    known = np.isfinite(x) & np.isfinite(y)
+    known = ~(np.isnan(x) | np.isnan(y))
     if not known.any():
-        raise ValueError(f"{run} has no row with numbers in both {args.x} and {args.y}.")
+        raise ValueError(f"{path} has no row with numbers in both {args.x} and {args.y}.")
+    for name, values in ((args.x, x[known]), (args.y, y[known])):
+        if not (np.abs(values) <= LARGEST).all():
+            raise ValueError(f"The curve {path} has a number in {name} that is beyond {LARGEST:g}.")
+    if falls := np.flatnonzero(np.diff(x[known]) < 0).tolist():
+        one, other = x[known][falls[0] : falls[0] + 2]
+        raise ValueError(
+            f"The curve {path} cannot be drawn over {args.x}, which goes from {one:g} back to {other:g}."
+        )
     return x[known], y[known]
 
 

@@ -29,7 +29,8 @@ from mnm_rl.reproduction.programs import programs
 from mnm_rl.reproduction.results import write_results
 from mnm_rl.reproduction.rl.experiment import make_comparison
 from mnm_rl.reproduction.sweep import check_ray, default_workers, run_locally, run_on_ray
-from mnm_rl.reproduction.trials import Job, check, is_trained
+from mnm_rl.reproduction.testing import has_gone_on
+from mnm_rl.reproduction.trials import Job, check, has_run, is_trained
 from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.files import check_writable_directory
 
@@ -44,9 +45,9 @@ class Args:
     """smoke: minutes, shows that it runs; laptop: a night on two cores; paper: the paper's own size."""
     seeds: int | None = None
     """Runs of every model; one, or at the scale paper the paper's number, if not given (rl: 1, 3 and 5)."""
-    environments: tuple[str, ...] = ()
+    environments: tuple[str, ...] | None = None
     """rl only: some of its environments, separated by commas or spaces; all if not given."""
-    cores: tuple[str, ...] = ()
+    cores: tuple[str, ...] | None = None
     """What is compared, such as mnm-p,ntm,dnc; the paper's models if not given. rl: some of its cores,
     sb3-contrib among them; all if not given."""
     out: Path = Path("runs/reproduce")
@@ -68,6 +69,8 @@ def main(args: Args) -> int:
     jobs = _jobs(experiment, directory)
     for job in jobs:
         check(job)
+    if args.draw_only:
+        _name_untested(jobs)
     failures = [] if args.draw_only else _run(args, experiment, jobs)
     for path in write_results(experiment, jobs, directory, sys.argv) if len(failures) < len(jobs) else []:
         print(path)
@@ -76,8 +79,19 @@ def main(args: Args) -> int:
     return 1 if failures else 0
 
 
+def _name_untested(jobs: Sequence[Job]) -> None:
+    """Say which runs have gone on since they were tested: tables leave out such errors."""
+    for job in jobs:
+        if job.program.tested and has_run(job) and has_gone_on(job.folder):
+            print(
+                f"{job.trial.name} has other parameters than those that were tested; without --draw-only it "
+                "is tested again.",
+                file=sys.stderr,
+            )
+
+
 def _experiment(args: Args) -> Experiment:
-    environments, cores = _names(args.environments), _names(args.cores)
+    environments, cores = _names("environments", args.environments), _names("cores", args.cores)
     if args.name == COMPARISON:
         return make_comparison(args.scale, args.seeds, environments, cores)
     if environments:
@@ -85,9 +99,21 @@ def _experiment(args: Args) -> Experiment:
     return make_experiment(args.name, args.scale, args.seeds, cores)
 
 
-def _names(words: Sequence[str]) -> list[str]:
-    """Names that stand in words of the command line, several of them in one word or not."""
-    return [name.strip() for word in words for name in word.split(",") if name.strip()]
+def _names(option: str, words: Sequence[str] | None) -> list[str]:
+    """Names that stand in words of the command line, several of them in one word or not; none if not given.
+
+    Raises:
+        ValueError: the option is given, without a name.
+    """
+    if words is None:
+        return []
+    names = [name.strip() for word in words for name in word.split(",") if name.strip()]
+    if not names:
+        raise ValueError(
+            f"{option} names nothing; write names with commas or spaces between them, or leave --{option} "
+            "out."
+        )
+    return names
 
 
 def _check_options(args: Args, experiment: Experiment) -> None:

@@ -23,6 +23,7 @@ from mnm_rl.training.folder import A2C_AGENT, RunKind, change_config, create_run
 from mnm_rl.training.locks import hold_run
 from mnm_rl.training.rl.agent import (
     changed_config,
+    keep_config,
     load_agent,
     make_agent,
     make_logger,
@@ -140,6 +141,7 @@ def _train(
     per_update = agent.n_steps * config.n_envs
     display = AgentDisplay(console, config.total_timesteps, per_update, updates_made(agent))
     recorder = RunRecorder(directory, config.log_every, config.checkpoint_minutes, display.update)
+    keep_config(agent, config)
     settings = LinearSettings(config.total_timesteps, config.linear_settings)
     trust = " --trusted" if names_modules(config_to_dict(config)) else ""
     stop_on_signals(recorder.request_stop)

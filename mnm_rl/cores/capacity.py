@@ -13,6 +13,9 @@ from mnm_rl.sizes import check_fits
 
 NEVER_TOO_LARGE = 512
 """Sizes up to this one are not looked at: no core with three such sizes fills a machine."""
+MOST_REPEATS = 1000
+"""So often a core does a thing one after the other within a step, at most. More is a slip of the keyboard: it
+would be built, or run, for hours, and training keeps something of each time."""
 
 
 def check_core_fits(

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, outlasts_reset
+from mnm_rl.cores.capacity import MOST_REPEATS
 from mnm_rl.cores.checks import checked_config
 from mnm_rl.cores.short_convolution import short_convolution
 from mnm_rl.field_types import check_own_fields
@@ -68,6 +69,8 @@ class DeltaNetConfig:
 
     def __post_init__(self) -> None:
         check_own_fields(self, "hidden_size", "layers", "heads", "key_size", "value_size", "convolution")
+        if self.layers > MOST_REPEATS:
+            raise ValueError(f"layers must be at most {MOST_REPEATS}, got {self.layers}.")
 
 
 class DeltaNetState(NamedTuple):

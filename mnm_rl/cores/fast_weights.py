@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, outlasts_reset, reset_state
+from mnm_rl.cores.capacity import MOST_REPEATS
 from mnm_rl.cores.checks import checked_config
 from mnm_rl.field_types import check_own_fields
 from mnm_rl.kernels import fast_weights
@@ -43,8 +44,8 @@ class FastWeightsConfig:
 
     def __post_init__(self) -> None:
         check_own_fields(self, "hidden_size")
-        if self.inner_steps < 0:
-            raise ValueError(f"inner_steps must not be negative, got {self.inner_steps}.")
+        if not 0 <= self.inner_steps <= MOST_REPEATS:
+            raise ValueError(f"inner_steps must be from 0 to {MOST_REPEATS}, got {self.inner_steps}.")
         for name in ("decay", "rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}.")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mnm_rl.cores.base import CoreOutput, MemoryCore, outlasts_reset, reset_state
+from mnm_rl.cores.capacity import MOST_REPEATS
 from mnm_rl.cores.checks import checked_config
 from mnm_rl.cores.recurrent import LSTMConfig, LSTMCore, LSTMState
 from mnm_rl.field_types import check_own_fields
@@ -51,6 +52,8 @@ class FWMConfig:
 
     def __post_init__(self) -> None:
         check_own_fields(self, "hidden_size", "entity_size", "relation_size", "reads")
+        if self.reads > MOST_REPEATS:
+            raise ValueError(f"reads must be at most {MOST_REPEATS}, got {self.reads}.")
 
 
 class FWMState(NamedTuple):

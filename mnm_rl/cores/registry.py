@@ -12,6 +12,7 @@ from mnm_rl.cores.base import MemoryCore
 from mnm_rl.cores.capacity import check_core_fits
 from mnm_rl.cores.checks import check_input_size
 from mnm_rl.field_types import check_field_types
+from mnm_rl.sizes import LARGEST_NUMBER
 
 CoreChoice = str | type[MemoryCore]
 """What stands for a kind of core: a registered name, a reference ``package.module:ClassName``, or a class."""
@@ -129,6 +130,8 @@ def core_config(core: CoreChoice, **settings: Any) -> tuple[type[MemoryCore], An
     if missing := _missing(core_class.config_class, chosen):
         raise TypeError(f"Core {core_name(core)!r} needs the setting {', '.join(missing)}.")
     check_field_types(core_class.config_class, chosen)
+    for name, value in chosen.items():
+        _check_countable(name, value)
     return core_class, core_class.config_class(**chosen)
 
 
@@ -186,6 +189,13 @@ def _check_known(settings: Mapping[str, Any], allowed: list[str], name: str) -> 
         raise TypeError(
             f"Core {name!r} has no setting {', '.join(unknown)}; its settings: {', '.join(allowed)}."
         )
+
+
+def _check_countable(name: str, value: Any) -> None:
+    """Raise a ValueError for whole numbers, alone or in a list, that torch's own would not hold."""
+    for each in value if isinstance(value, tuple | list) else [value]:
+        if isinstance(each, int) and abs(each) > LARGEST_NUMBER:
+            raise ValueError(f"{name} must be at most 2^53, got {each}.")
 
 
 def _missing(config_class: type, given: Mapping[str, Any]) -> list[str]:

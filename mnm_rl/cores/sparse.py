@@ -15,7 +15,7 @@ Dimensions: ``T`` time, ``B`` batch, ``I`` input size, ``N`` slots, ``W`` size o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +30,8 @@ from mnm_rl.memory.dnc import EPSILON, INTERFACE_LIMIT
 
 ACCESSED = 0.005
 """delta: a slot is accessed in a step in which its write and read weights sum to more."""
+OF_LINKS = ("sparse_links", "link_gradient")
+"""Settings that mean nothing without links, and stay at their defaults there."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class SparseConfig:
     sparse_links: int = 8
     """K_L, links that a slot has in each direction; for ``sdnc``."""
     link_gradient: bool = False
-    """Gradients flow through links into the write weights; not in the paper."""
+    """Gradients flow through links into the write weights; not in the paper; for ``sdnc``."""
 
     def __post_init__(self) -> None:
         check_own_fields(self, "hidden_size", "slots", "slot_size", "read_heads", "output_size")
@@ -61,6 +63,12 @@ class SparseConfig:
             count = getattr(self, name)
             if not 1 <= count <= self.slots:
                 raise ValueError(f"{name} must be from 1 to the number of slots, {self.slots}, got {count}.")
+        if not self.links:
+            for field in fields(self):
+                if field.name in OF_LINKS and getattr(self, field.name) != field.default:
+                    raise ValueError(
+                        f"{field.name} is for memories with links, as that of sdnc, and links is false."
+                    )
         if self.writers > self.slots:
             raise ValueError(
                 f"There must be a slot for each head to write to, and {self.read_heads} read_heads have "

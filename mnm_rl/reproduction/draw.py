@@ -110,7 +110,8 @@ def draw_measurements(runs: Sequence[Run], path: Path) -> None:
         for core in ordered([run.trial.core for run in runs]):
             lengths, values = measured(runs, core, column)
             axes.plot(lengths, values, "o-", markersize=4, color=core_colour(core), label=core_label(core))
-        axes.set(xlabel="length of the input", ylabel=label, xscale="log", yscale="log")
+        scale = "log" if any((line.get_ydata() > 0).any() for line in axes.lines) else "linear"
+        axes.set(xlabel="length of the input", ylabel=label, xscale="log", yscale=scale)
         lengths = sorted({int(run.trial.settings["sequence_length"]) for run in runs})
         axes.set_xticks(lengths, [str(length) for length in lengths])
         axes.minorticks_off()
@@ -123,13 +124,18 @@ def draw_measurements(runs: Sequence[Run], path: Path) -> None:
 
 
 def measured(runs: Sequence[Run], core: str, column: str) -> tuple[list[int], list[float]]:
-    """Lengths, and the best round's time or the largest round's memory, the mean over seeds."""
+    """Lengths, and the best round's time or the largest round's memory, the mean over seeds.
+
+    Lengths of which it was not measured, as memory is off Linux, are left out.
+    """
     best: Callable = np.min if column == "seconds" else np.max
     values: dict[int, list[float]] = {}
     for run in runs:
         if run.trial.core == core:
             length = int(run.trial.settings["sequence_length"])
-            values.setdefault(length, []).append(float(best(run.curve("measurement.csv")[column])))
+            measurements = run.curve("measurement.csv")[column]
+            if len(measurements := measurements[~np.isnan(measurements)]):
+                values.setdefault(length, []).append(float(best(measurements)))
     return sorted(values), [float(np.mean(values[length])) for length in sorted(values)]
 
 

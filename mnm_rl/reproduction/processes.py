@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from mnm_rl.reproduction.testing import read_test_errors
 from mnm_rl.reproduction.trials import Job, can_go_on, has_run, is_trained, resume_command, start_command
 from mnm_rl.training.folder import TEST_FILE
 
@@ -46,6 +47,8 @@ class _Failed(Exception):
 def run_job(job: Job, stop: threading.Event | None = None) -> Outcome:
     """Train and test a trial; does nothing if both are done.
 
+    A trial whose run has gone on since it was tested is tested again.
+
     Where another process is at the same trial, this waits until it has ended.
 
     Args:
@@ -62,7 +65,7 @@ def run_job(job: Job, stop: threading.Event | None = None) -> Outcome:
             if not is_trained(job):
                 (job.folder / TEST_FILE).unlink(missing_ok=True)
                 _train(job, lock, stop)
-            if job.program.tested and not (job.folder / TEST_FILE).exists():
+            if job.program.tested and read_test_errors(job.folder) is None:
                 command = [sys.executable, "-m", "mnm_rl.reproduction.testing", str(job.folder)]
                 _run(job, command, lock, stop)
     except (_Failed, ValueError, OSError) as error:

@@ -20,6 +20,8 @@ from mnm_rl.training.supervised import config as supervised
 
 QUIET = ("--quiet", "--no-tensorboard")
 MNM_RL = (sys.executable, "-m", "mnm_rl")
+COMPARED = ("episodes", "seconds")
+"""Columns that the comparison of cores needs beside the steps and the rewards, which a row may lack."""
 
 
 def programs() -> dict[ProgramName, Program]:
@@ -35,6 +37,8 @@ def programs() -> dict[ProgramName, Program]:
             error=lambda settings: task_options(settings["task"]).task_class.decided_by,
             free=lambda settings: [f"task_options.{name}" for name in task_options(settings["task"]).free],
             tested=True,
+            test_kinds=_is_of_answers,
+            shown=lambda settings: ("answer_error" if _is_of_answers(settings) else "symbol_error",),
         ),
         "a2c": Program(
             kind=A2C_AGENT,
@@ -43,6 +47,7 @@ def programs() -> dict[ProgramName, Program]:
             complete=lambda given: _complete_rl(given, A2C_AGENT),
             words=lambda given: _words(rl.A2CConfig, given),
             length_option="episodes",
+            shown=lambda settings: ("reward",),
         ),
         "ppo": Program(
             kind=PPO_AGENT,
@@ -52,6 +57,8 @@ def programs() -> dict[ProgramName, Program]:
             words=lambda given: [*_words(rl.PPOConfig, given), *_nothing_from_files()],
             length_option="timesteps",
             counted="timesteps",
+            shown=lambda settings: COMPARED,
+            gaps=("reward",),
         ),
         "sb3-contrib": Program(
             kind=CONTRIB,
@@ -60,6 +67,8 @@ def programs() -> dict[ProgramName, Program]:
             complete=lambda given: _complete_rl(given, PPO_AGENT),
             words=contrib_words,
             length_option="timesteps",
+            shown=lambda settings: COMPARED,
+            gaps=("reward",),
         ),
         "measurement": Program(
             kind=MEASUREMENT,
@@ -68,6 +77,8 @@ def programs() -> dict[ProgramName, Program]:
             complete=lambda given: {**dataclasses.asdict(MeasurementConfig()), **given},
             words=lambda given: command_line(MeasurementConfig, given),
             length_option="rounds",
+            shown=lambda settings: ("seconds",),
+            gaps=("peak_mebibytes",),
         ),
     }
 
@@ -75,6 +86,11 @@ def programs() -> dict[ProgramName, Program]:
 def _nothing_from_files() -> list[str]:
     """Options that keep settings away that the trial does not name."""
     return ["--settings", "none"] if find_spec("mnm_rl.training.rl.settings_files") else []
+
+
+def _is_of_answers(settings: Mapping[str, Any]) -> bool:
+    """Whether a task is one of questions, whose answers count, and count apart for each kind of question."""
+    return task_options(settings["task"]).task_class.decided_by == "answer_error"
 
 
 def _complete_supervised(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,17 +48,19 @@ def write_results(
     runs = collect(jobs)
     if not runs:
         raise ValueError(f"There are no runs with any numbers in {directory} yet.")
+    # All that can go wrong with what is in the folders goes wrong before anything is written.
+    made, document = make_tables(experiment.name, runs), _about(experiment, runs, command)
     picture = directory / f"{experiment.name}.png"
     DRAW[experiment.name](runs, picture)
     files = [picture]
     if experiment.name == COMPARISON:
         files.append(directory / "rl-intervals.png")
         draw_intervals(runs, files[-1])
-    for table in make_tables(experiment.name, runs):
+    for table in made:
         files += table.write(directory)
     about = directory / "about.json"
     with atomic_write(about) as temporary:
-        temporary.write_text(json.dumps(_about(experiment, runs, command), indent=2) + "\n")
+        temporary.write_text(json.dumps(document, indent=2) + "\n")
     return [*files, about]
 
 

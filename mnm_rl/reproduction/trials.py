@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mnm_rl.training.curves import read_curve
-from mnm_rl.training.folder import CONFIG_FILE, RunKind, read_run
+from mnm_rl.reproduction.testing import read_any_test_errors
+from mnm_rl.training.curves import check_curve, read_curve
+from mnm_rl.training.folder import CONFIG_FILE, TEST_FILE, RunKind, read_run
 
 ProgramName = Literal["supervised", "a2c", "ppo", "measurement", "sb3-contrib"]
 
@@ -64,8 +66,14 @@ class Program:
     """Settings that may differ in a run made by hand, by the run's settings, beside :data:`FREE_SETTINGS`."""
     tested: bool = False
     """Whether the errors on the test set are wanted after training."""
+    test_kinds: Callable[[Mapping[str, Any]], bool] = lambda settings: False
+    """Whether these are wanted for each kind of sequence, by the run's settings."""
     counted: str | None = None
     """The column of the curve that the length is counted in, if it is not the kind's."""
+    shown: Callable[[Mapping[str, Any]], Collection[str]] = lambda settings: ()
+    """Columns of the curve that are drawn or tabulated, by the run's settings: a number in every row."""
+    gaps: Collection[str] = ()
+    """Further ones, in which a number may be missing."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,7 @@ def has_run(job: Job) -> bool:
             f"{job.folder} holds a run of kind {document['kind']}, not {kind.name}; move it away, "
             "or give another --out."
         )
-    found, wanted = job.program.complete(document["config"]), job.settings
+    found, wanted = _found_settings(job, document["config"]), job.settings
     free = {*FREE_SETTINGS, *job.program.free(wanted)}
     for name in sorted(found.keys() | wanted.keys()):
         if name not in free and found.get(name) != wanted.get(name):
@@ -134,10 +142,20 @@ def has_run(job: Job) -> bool:
     return True
 
 
+def _found_settings(job: Job, config: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return job.program.complete(config)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"The run in {job.folder} has settings that cannot be used: {error}") from error
+
+
 def progress(job: Job) -> float:
     """How far the run is, in units of its length."""
-    counted = job.program.counted or job.program.kind.counted
-    return max(_curve(job).get(counted, []), default=0)
+    return max(_curve(job).get(_counted(job), []), default=0)
+
+
+def _counted(job: Job) -> str:
+    return job.program.counted or job.program.kind.counted
 
 
 def is_trained(job: Job) -> bool:
@@ -175,10 +193,41 @@ def check(job: Job) -> None:
     """Make sure that what is in the trial's folder can be used.
 
     Raises:
-        ValueError: see :func:`has_run` and :func:`can_go_on`.
+        ValueError: see :func:`has_run` and :func:`can_go_on`; or a curve or the errors on the test set are
+            damaged, or lack something that is drawn or tabulated.
     """
-    if has_run(job) and not is_trained(job):
+    if not has_run(job):
+        return
+    _check_curve(job)
+    _check_test_errors(job)
+    if not is_trained(job):
         can_go_on(job)
+
+
+def _check_curve(job: Job) -> None:
+    path, curve = job.folder / job.program.kind.curve, _curve(job)
+    if not curve:  # a heading, at most
+        return
+    counted, shown, gaps = _counted(job), job.program.shown(job.settings), job.program.gaps
+    for name in (counted, *shown, *gaps):
+        check_curve(path, name)
+        may_lack = name in gaps
+        if bad := [x for x in curve[name] if not (math.isfinite(x) or (may_lack and math.isnan(x)))]:
+            raise ValueError(f"The curve {path} is damaged: its {name} has {bad[0]}, not a finite number.")
+    steps = zip([0.0, *curve[counted]], curve[counted], strict=False)
+    if falls := next(((one, other) for one, other in steps if other < one), None):
+        raise ValueError(
+            f"The curve {path} is damaged: its {counted} goes from {falls[0]:g} back to {falls[1]:g}."
+        )
+
+
+def _check_test_errors(job: Job) -> None:
+    errors = read_any_test_errors(job.folder) if job.program.tested else None
+    if errors is not None and not errors.by_task and job.program.test_kinds(job.settings):
+        raise ValueError(
+            f"{job.folder / TEST_FILE} is damaged: its by_task has no task; remove it, and the run is tested "
+            "again."
+        )
 
 
 def _was_interrupted_at_once(job: Job) -> bool:

@@ -10,7 +10,7 @@
                      its parameters as a model (:mod:`mnm_rl.model_files.folder`). It does not go on.
     *.csv            its curves, a row at a time
     events.*         the same numbers, and pictures, for TensorBoard
-    test.json        supervised, in experiments: errors on the test set
+    test.json        supervised, in experiments: errors on the test set, and the hash of what was tested
     README.md        in results/: the story of the run
     .lock            while a process trains there: its number
     .*.partial*      what a killed process left of a file that it was writing; removed when the run goes on
@@ -27,7 +27,7 @@ import pickle
 import platform
 import re
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -46,6 +46,8 @@ from mnm_rl.training.options import flat
 CONFIG_FILE = "config.json"
 TEST_FILE = "test.json"
 MODEL_FOLDER = "model"
+MAY_NAME_MODULES = ("env", "core", "task", "wrapper")
+"""Settings whose values can be references into modules of others."""
 PACKAGES = ("mnm-rl", "torch", "numpy", "gymnasium", "stable-baselines3", "minigrid")
 
 
@@ -263,6 +265,53 @@ def check_changes(
                 f"The run in {directory} has {option} {before.get(name)}, not {after[name]}; a resumed run "
                 f"keeps its settings{f', except for {kept}' if kept else ''}."
             )
+
+
+def check_made_with(
+    path: Path,
+    saved: Any,
+    directory: Path,
+    wanted: Mapping[str, Any],
+    complete: Callable[[Mapping[str, Any]], dict[str, Any]],
+    changeable: Collection[str],
+) -> None:
+    """Make sure that a checkpoint was made with the settings that stand in its run's config.json.
+
+    Where both fit the same parameters, nothing else would tell that the file was changed, or is of another
+    run.
+
+    Args:
+        path: the checkpoint.
+        saved: the settings that it holds; those of a former version lack what did not exist then.
+        directory: the run's folder.
+        wanted: all settings of the run, plain.
+        complete: all settings, plain, from those that a checkpoint holds; errors are those of a config.
+        changeable: dotted names of what may differ, because a run that goes on may be given it anew.
+
+    Raises:
+        ValueError: a setting differs, or those in the checkpoint cannot be used.
+    """
+    if not isinstance(saved, Mapping):
+        raise ValueError(f"The checkpoint {path} does not hold the settings of its run.")
+    # First what may name a module: nothing is imported because a checkpoint alone says so.
+    for name in MAY_NAME_MODULES:
+        if name in wanted:
+            _check_made_with(path, directory, name, saved.get(name), wanted[name])
+    try:
+        before, after = flat(complete(saved)), flat(wanted)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"The checkpoint {path} holds settings that cannot be used: {error}") from error
+    for name in {**before, **after}:
+        if name not in changeable:
+            _check_made_with(path, directory, name, before.get(name), after.get(name))
+
+
+def _check_made_with(path: Path, directory: Path, name: str, made_with: Any, stands: Any) -> None:
+    if made_with != stands:
+        raise ValueError(
+            f"The checkpoint {path} was made with {_last(name)} {made_with}, and {directory / CONFIG_FILE} "
+            f"says {stands}: one of the two files was changed, or is of another run."
+        )
 
 
 def change_config(directory: Path, saved: Mapping[str, Any], config: Mapping[str, Any], at: str) -> None:

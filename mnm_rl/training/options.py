@@ -18,10 +18,9 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from mnm_rl.cores import core_config, core_names, core_settings
 from mnm_rl.field_types import check_field_types
+from mnm_rl.sizes import LARGEST_NUMBER
 
 ConfigT = TypeVar("ConfigT")
-LARGEST_NUMBER = 2**53
-"""Whole numbers up to this one stay exact wherever they are computed with."""
 LARGEST_FLOAT = 1e38
 """Larger ones are beyond what float32 holds."""
 

@@ -86,6 +86,16 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
     ]
 
 
+def compared(run: Run) -> dict[str, Array]:
+    """The curve of a run up to the trial's length: one that has gone on since counts as far as the others."""
+    curve = run.curve("progress.csv")
+    if not curve:
+        return curve
+    # The rollout in which the length is reached is the last one of a run of this length.
+    end = int(np.searchsorted(curve["timesteps"], run.trial.length)) + 1
+    return {name: column[:end] for name, column in curve.items()}
+
+
 def rewards(run: Run, places: Array, width: float, column: str = "timesteps") -> Array:
     """Mean reward of the episodes that ended in the ``width`` timesteps, or seconds, before each place.
 
@@ -98,7 +108,7 @@ def rewards(run: Run, places: Array, width: float, column: str = "timesteps") ->
     Returns:
         NaN where no episode ended, and behind the end of the run.
     """
-    curve = run.curve("progress.csv")
+    curve = compared(run)
     if not curve:
         return np.full(len(places), np.nan)
     episodes = np.diff(curve["episodes"], prepend=0)
@@ -119,14 +129,14 @@ def final_score(run: Run) -> float:
 
 def best_score(run: Run) -> float:
     """The highest mean reward of the episodes of any tenth of the run's steps, as POPGym's MMER is meant."""
-    places, width = run.curve("progress.csv")["timesteps"], LAST * run.trial.length
+    places, width = compared(run)["timesteps"], LAST * run.trial.length
     means = rewards(run, places, width)[places >= min(width, places[-1])]
     return float(np.nanmax(means)) if np.isfinite(means).any() else np.nan
 
 
 def last(run: Run, column: str) -> float:
-    """The last value of a column of the curve."""
-    return float(run.curve("progress.csv")[column][-1])
+    """The last value of a column of the curve, up to the trial's length."""
+    return float(compared(run)[column][-1])
 
 
 def steps_per_second(run: Run) -> float:

@@ -293,7 +293,7 @@ def parse_repeat(text: str) -> dict[int, int]:
         ValueError: if it is not of this form.
     """
     repeat = {}
-    for part in filter(None, text.split(",")):
+    for part in text.split(",") if text.strip() else []:
         task, _, times = part.strip().partition(":")
         if not (task.isdecimal() and times.isdecimal()):
             raise ValueError(

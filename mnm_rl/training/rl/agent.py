@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,21 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch.utils.tensorboard import SummaryWriter
 
 from mnm_rl.agents.a2c import RecurrentA2C
-from mnm_rl.agents.checkpoint import saves_its_state, set_random_state
+from mnm_rl.agents.checkpoint import saved_names, saved_values, saves_its_state, set_random_state
 from mnm_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from mnm_rl.agents.ppo import RecurrentPPO
 from mnm_rl.agents.processes import seed_envs
 from mnm_rl.agents.resumable import check_processes
-from mnm_rl.model_files.folder import WEIGHTS_FILE
-from mnm_rl.training.folder import A2C_AGENT, PPO_AGENT, RunKind, check_changes, open_run
+from mnm_rl.model_files.folder import WEIGHTS_FILE, read_config
+from mnm_rl.training.folder import (
+    A2C_AGENT,
+    PPO_AGENT,
+    RunKind,
+    check_changes,
+    check_made_with,
+    open_run,
+    run_directory,
+)
 from mnm_rl.training.options import plain
 from mnm_rl.training.rl.config import CHANGEABLE, AgentConfig, config_from_dict, config_to_dict
 from mnm_rl.training.rl.environments import normalized_env
@@ -58,6 +67,15 @@ def make_agent(config: AgentConfig, env: VecEnv, device: str = "cpu") -> Recurre
     )
 
 
+CONFIG_STATE = "config"
+"""Where an agent keeps the settings of its run, among what callbacks save."""
+KEPT = (
+    *("n_steps", "seed", "vf_coef", "meta_coef", "max_grad_norm"),
+    *("normalize_advantage", "entropy_kind", "bootstrap_time_limit"),
+)
+"""Settings of a run that are attributes of its agent, under the same names, and stay."""
+
+
 def changeable_settings(config: AgentConfig) -> dict[str, Any]:
     """Settings of the agent that a run may be given anew when it goes on."""
     rate = config.learning_rate
@@ -85,21 +103,96 @@ def read_agent(
     """
     path = config.kind.parameters(run)
     algorithm = ALGORITHMS[config.kind.name]
+    _check_config(_kept_config(path), config, path, run_directory(run))
     if path.name == WEIGHTS_FILE:
         agent = algorithm.from_pretrained(path.parent, device=device, trusted=trusted)
     else:
         agent = algorithm.load(path, device=device, core=config.core, trusted=trusted)
-    _check_core_settings(agent, config, path)
+    _check_agent(agent, config, path, run_directory(run))
     return agent
 
 
-def _check_core_settings(agent: RecurrentOnPolicyAlgorithm, config: AgentConfig, path: Path) -> None:
-    for name, wanted in config.all_core_settings().items():
-        found = getattr(agent.policy.memory.config, name)
-        if plain({"": found}) != plain({"": wanted}):
-            raise ValueError(
-                f"The checkpoint {path} has a core with {name} {found}, not {wanted} as its config."
-            )
+def keep_config(agent: RecurrentOnPolicyAlgorithm, config: AgentConfig) -> None:
+    """Have an agent save the settings of its run, those of the environment included, with itself."""
+    agent.callback_state[CONFIG_STATE] = config_to_dict(config)
+
+
+def _kept_config(path: Path) -> Any:
+    """What a checkpoint holds as the settings of its run, before it is loaded, so far as that can be seen.
+
+    Where other settings would not let it be loaded, it can be said which they are.
+    """
+    if path.name == WEIGHTS_FILE:
+        return read_config(path.parent).get("config")
+    try:
+        return saved_values(path)["callback_state"][CONFIG_STATE]
+    # Whatever is wrong with the file is said by what loads it.
+    except Exception:
+        return None
+
+
+def _check_config(saved: Any, config: AgentConfig, path: Path, directory: Path) -> None:
+    """Make sure that the settings in a checkpoint, if it holds them, are those of its run.
+
+    Raises:
+        ValueError: one differs that a run keeps.
+    """
+    if saved is not None:
+        check_made_with(
+            path,
+            saved,
+            directory,
+            config_to_dict(config),
+            lambda values: config_to_dict(config_from_dict(values, config.kind)),
+            CHANGEABLE,
+        )
+
+
+def _check_agent(agent: RecurrentOnPolicyAlgorithm, config: AgentConfig, path: Path, directory: Path) -> None:
+    """The same by what the agent has of them: a former checkpoint does not hold the settings of its run.
+
+    Args:
+        agent: loaded from the checkpoint.
+        config: the run.
+        path: the checkpoint.
+        directory: the run's folder.
+
+    Raises:
+        ValueError: one differs that a run keeps.
+    """
+    is_model = path.name == WEIGHTS_FILE
+    found, wanted = _settings_of(agent, config, () if is_model else saved_names(path)), config_to_dict(config)
+    wanted["entropy_kind"] = config.entropy_kind_for(isinstance(agent.action_space, spaces.Box))
+    wanted["bootstrap_time_limit"] = config.bootstraps
+    check_made_with(path, found, directory, {name: wanted[name] for name in found}, plain, ())
+
+
+def _settings_of(
+    agent: RecurrentOnPolicyAlgorithm, config: AgentConfig, saved: Collection[str]
+) -> dict[str, Any]:
+    """What an agent has of its run's settings, by their names there, without those that may change.
+
+    Args:
+        agent: newly loaded.
+        config: the run.
+        saved: the attributes that its file has; others have today's defaults.
+    """
+    of_core = {name: getattr(agent.policy.memory.config, name) for name in config.all_core_settings()}
+    given = agent.policy_kwargs or {}
+    found: dict[str, Any] = {
+        "core_settings": of_core,
+        "core_layers": given.get("core_layers", 1),
+        "encoder": given.get("encoder_arch", []),
+        "separate_critic": given.get("separate_critic", False),
+        "net_arch": given.get("net_arch", []),
+    }
+    if "eps" in (given.get("optimizer_kwargs") or {}):
+        found["adam_epsilon"] = given["optimizer_kwargs"]["eps"]
+    for name in (*KEPT, *config.own_settings()):
+        if name in saved:
+            value: Any = getattr(agent, name)
+            found[name] = value(1.0) if callable(value) else value
+    return found
 
 
 def check_same_spaces(agent: RecurrentOnPolicyAlgorithm, env: VecEnv) -> None:
@@ -126,6 +219,7 @@ def load_agent(
         ValueError: the checkpoint is missing, incomplete, or of another core.
     """
     path = config.kind.checkpoint_of(directory)
+    _check_config(_kept_config(path), config, path, directory)
     env = normalized_env(config, env, config.discount)
     resumable = saves_its_state(env)
     settings = changeable_settings(config)
@@ -138,7 +232,7 @@ def load_agent(
         trusted=trusted,
         **settings,
     )
-    _check_core_settings(agent, config, path)
+    _check_agent(agent, config, path, directory)
     check_processes(agent._run_state)
     if not resumable and agent._run_state is not None:
         set_random_state(agent._run_state["random"])

@@ -9,10 +9,16 @@ import torch
 
 from mnm_rl.tasks import ErrorCounts, Task
 from mnm_rl.text_tables import format_table
-from mnm_rl.training.folder import SUPERVISED, load_state, read_kind
+from mnm_rl.training.folder import SUPERVISED, load_state, read_kind, run_directory
 from mnm_rl.training.supervised.config import SupervisedConfig, config_from_dict
 from mnm_rl.training.supervised.model import Model
-from mnm_rl.training.supervised.trainer import build_model, evaluate, load_parameters, saved_task
+from mnm_rl.training.supervised.trainer import (
+    build_model,
+    check_config,
+    evaluate,
+    load_parameters,
+    saved_task,
+)
 
 
 def load_run(run: Path, trusted: bool = False, **task_options: Any) -> tuple[SupervisedConfig, Task, Model]:
@@ -28,18 +34,20 @@ def load_run(run: Path, trusted: bool = False, **task_options: Any) -> tuple[Sup
             instance of dictionary inference; all instances have the same symbols.
 
     Raises:
-        ValueError: if there is no such run, its files are damaged, the data do not fit its vocabulary, or the
-            task has no such option.
+        ValueError: if there is no such run, its files are damaged or of different runs, the data do not fit
+            its vocabulary, or the task has no such option.
     """
     kind, values = read_kind(run, trusted)
     if kind is not SUPERVISED:
         raise ValueError(f"{run} is a run of kind {kind.name}, not {SUPERVISED.name}.")
-    config = config_from_dict(values).with_task_options(**task_options)
+    made_with = config_from_dict(values)
+    config = made_with.with_task_options(**task_options)
     path = kind.parameters(run)
     state = load_state(path)
+    check_config(state, made_with, path, run_directory(run))
     task = config.make_task(saved_task(state), evaluation=True)
     model = build_model(config, task)
-    load_parameters(model, state, config, path)
+    load_parameters(model, state, path)
     return config, task, model.eval()
 
 

@@ -22,10 +22,11 @@ from mnm_rl.state_dicts import state_dict_fault
 from mnm_rl.tasks import Batch, ErrorCounts, Task
 from mnm_rl.training.curves import CurveFile, mean
 from mnm_rl.training.devices import own_device
-from mnm_rl.training.folder import SUPERVISED, load_state, save_state
+from mnm_rl.training.folder import SUPERVISED, check_made_with, load_state, save_state
 from mnm_rl.training.supervised.carried import CarriedState
 from mnm_rl.training.supervised.config import (
     SupervisedConfig,
+    config_from_dict,
     config_to_dict,
     published_embedding_size,
 )
@@ -347,12 +348,12 @@ class SupervisedTrainer:
             state: what :func:`read_checkpoint` has read there, if it has.
 
         Raises:
-            ValueError: if the checkpoint is missing, damaged, or of another task or core, or of a task with
-                other symbols, for the same number would mean another word.
+            ValueError: if the checkpoint is missing, damaged, was made with other settings, or is of a task
+                with other symbols, for the same number would mean another word.
         """
         path = SUPERVISED.checkpoint_of(directory)
         state = read_checkpoint(directory, self.config) if state is None else state
-        load_parameters(self.model, state, self.config, path)
+        load_parameters(self.model, state, path)
         _check_same_task(saved_task(state), self.task, path)
         try:
             self.optimizer.optimizer.load_state_dict(state["optimizer"])
@@ -411,11 +412,11 @@ def read_checkpoint(directory: Path, config: SupervisedConfig) -> dict[str, Any]
         config: the run.
 
     Raises:
-        ValueError: if the checkpoint is missing, damaged, or of another task or core.
+        ValueError: if the checkpoint is missing, damaged, or was made with other settings.
     """
     path = SUPERVISED.checkpoint_of(directory)
     state = load_state(path, ("config", "model", "optimizer", "guard", "progress", "window"))
-    _check_names(state, config, path)
+    check_config(state, config, path, directory)
     return state
 
 
@@ -429,26 +430,37 @@ def saved_task(state: dict[str, Any]) -> dict[str, Any] | None:
     return saved
 
 
-def load_parameters(model: Model, state: dict[str, Any], config: SupervisedConfig, path: Path) -> None:
+def check_config(state: dict[str, Any], config: SupervisedConfig, path: Path, directory: Path) -> None:
+    """Make sure that a checkpoint was made with the settings of its run.
+
+    Args:
+        state: what the checkpoint holds.
+        config: the run.
+        path: the checkpoint.
+        directory: the run's folder.
+
+    Raises:
+        ValueError: a setting differs that a run keeps.
+    """
+    check_made_with(
+        path,
+        state["config"],
+        directory,
+        config_to_dict(config),
+        lambda saved: config_to_dict(config_from_dict(saved)),
+        config.changeable,
+    )
+
+
+def load_parameters(model: Model, state: dict[str, Any], path: Path) -> None:
     """Put the parameters of a checkpoint into a model.
 
     Raises:
-        ValueError: if they belong to another task or core, or are not finite.
+        ValueError: if they do not fit, or are not finite.
     """
-    _check_names(state, config, path)
     if fault := state_dict_fault(model, state["model"]):
         raise ValueError(f"The checkpoint {path} does not fit the settings of the run: {fault}.")
     model.load_state_dict(state["model"])
-
-
-def _check_names(state: dict[str, Any], config: SupervisedConfig, path: Path) -> None:
-    """Make sure that a checkpoint is of the run's task and core."""
-    saved = state["config"]
-    for name in ("task", "core"):
-        if saved.get(name) != getattr(config, name):
-            raise ValueError(
-                f"The checkpoint {path} is of {name} {saved.get(name)}, not {getattr(config, name)}."
-            )
 
 
 def _check_same_task(saved: dict[str, Any] | None, task: Task, path: Path) -> None:
