@@ -75,7 +75,7 @@ def main(args: Args) -> None:
         style = STYLES[number // 10 % len(STYLES)]
         y = moving_average(x, values, args.window)
         axes.plot(x, y, label=label, linewidth=1.6, linestyle=style)
-        print(f"{label:36}{describe(x, y, args)}")
+        print(f"{label:35} {describe(x, y, args)}")
     for height, text in zip(args.mark, [*args.mark_labels, *[""] * len(args.mark)], strict=False):
         axes.axhline(height, color="0.55", linewidth=1, linestyle="--")
         axes.annotate(text, (0.01, height), xycoords=("axes fraction", "data"), va="bottom")
