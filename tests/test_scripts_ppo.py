@@ -115,7 +115,7 @@ def change_config(run, **changes: object) -> None:
         ({"previous_action": False}, "was made with previous_action None, and"),
         ({"env": "MNMMaze-7x7"}, "was made with env MNMMaze-5x5, and"),
         ({"env": "nowhere:MNMMaze-5x5"}, "for which the module nowhere would be imported"),
-        ({"vf_coef": 0.75}, "was made with vf_coef 0.5, and"),
+        ({"vf_coef": 0.75}, "was made with vf_coef 0.01, and"),
         ({"n_envs": 8}, "was made with n_envs 4, and"),
         ({"clip_range": 0.3}, "was made with clip_range 0.1, and"),
     ],
