@@ -29,8 +29,9 @@ from mnm_rl.tasks.babi.comparison.report import table
 from mnm_rl.tasks.babi.generate import CATALOGUE
 from mnm_rl.training.command_line import one_sentence_errors
 from mnm_rl.training.folder import SUPERVISED, load_state
+from mnm_rl.training.supervised.checkpoint import load_parameters
 from mnm_rl.training.supervised.config import SupervisedConfig, config_to_dict
-from mnm_rl.training.supervised.trainer import SupervisedTrainer, evaluate, load_parameters
+from mnm_rl.training.supervised.trainer import SupervisedTrainer, evaluate
 
 TrainedOn = Literal["official", "generated", "fresh"]
 RESULT = "result.json"

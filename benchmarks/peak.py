@@ -57,16 +57,24 @@ def multiply_add_rate() -> tuple[float, int]:
     """Operations per second of one thread, in float32, and the bytes of a vector.
 
     Raises:
-        mnm_rl.kernels.compiler.BuildError: there is no C++ compiler.
-        subprocess.CalledProcessError: it fails, or what it has made does.
+        mnm_rl.kernels.compiler.BuildError: there is no C++ compiler, or it fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         source, program = Path(folder, "peak.cpp"), Path(folder, "peak")
         source.write_text(PROGRAM)
         command = [*compiler.find_compiler(), *compiler.FLAGS, *compiler.NATIVE, f"-I{compiler.SOURCES}"]
-        subprocess.run([*command, str(source), "-o", str(program)], check=True)
+        compiler.run_compiler([*command, str(source), "-o", str(program)])
         rate, size = subprocess.run([program], check=True, capture_output=True, text=True).stdout.split()
     return float(rate), int(size)
+
+
+def processor_peak(threads: int) -> tuple[float, int] | None:
+    """The same of several threads; None where there is no compiler that can tell."""
+    try:
+        rate, size = multiply_add_rate()
+    except compiler.BuildError:
+        return None
+    return threads * rate, size
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@
 Backends take turns, round by round, so that what else runs on the machine hits all of them; the best round
 counts. With one thread, time is the processor time of this process, else wall time. There are two peaks: of a
 square matrix product of torch's, timed in the same rounds, and of the processor's own multiply-adds
-(`peak.py`; where there is a C++ compiler). Peak memory is measured in a process of its own
-for each backend: the largest resident size in a forward and backward pass, less the size just before it; on a
-GPU, what torch allocated at most.
+(`peak.py`; where there is a C++ compiler). Peak memory is measured in a process of its own for each backend:
+the largest resident size in a forward and backward pass, less the size just before it; on a GPU, what torch
+allocated at most.
 
 Peers (`pip install "mnm-rl[bench]"`): `titans-pytorch` and `dnc`, at the same width, batch and length.
 
@@ -31,14 +31,13 @@ from typing import Literal
 
 import torch
 import tyro
-from peak import multiply_add_rate
+from peak import processor_peak
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from mnm_rl import make_core
 from mnm_rl.cores.mnm import MNMConfig, MNMCore
-from mnm_rl.kernels.build import BuildError
 
 INPUT_SIZE = 16
 SettingName = Literal["algorithmic", "algorithmic-long", "babi", "babi-long", "maze"]
@@ -197,17 +196,6 @@ def time_backends(args: Args, setting: Setting) -> tuple[dict[str, Timing], floa
     return timings, peak
 
 
-def processor_peak(args: Args) -> tuple[float, int] | None:
-    """Multiply-adds of all threads as operations per second, and the bytes of a vector."""
-    if args.device != "cpu":
-        return None
-    try:
-        rate, size = multiply_add_rate()
-    except BuildError:
-        return None
-    return args.threads * rate, size
-
-
 def peak_mebibytes(args: Args, setting: Setting, backend: str, steps: int) -> float:
     """Growth of the largest size in one forward and backward pass, in a process of its own.
 
@@ -296,7 +284,7 @@ def report(args: Args, name: SettingName, console: Console) -> None:
     _, work = operations(make(args, setting, args.backends[0]), 1)
     title = f"{args.core}, {name}: B={setting.batch} T={setting.steps} d_h={setting.hidden} H={setting.heads}"
     peaks, told = {"product": peak}, f"torch's product {peak / 1e9:.0f} GFLOP/s"
-    if own := processor_peak(args):
+    if args.device == "cpu" and (own := processor_peak(args.threads)):
         peaks["processor"] = own[0]
         told += f", the processor {own[0] / 1e9:.0f} with vectors of {own[1]} bytes"
     columns = ("backend", "forward", "forward + backward", "ratio", "median ratio")

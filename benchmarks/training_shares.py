@@ -18,7 +18,6 @@ but the core's products, once to act and as often as a rollout is learned from, 
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import tempfile
 import time
@@ -28,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peak import multiply_add_rate
+from peak import processor_peak
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -40,7 +39,6 @@ from mnm_rl.agents.quick_acting import QuickActing
 from mnm_rl.commands import main as commands
 from mnm_rl.cores.mnm import MNMCore
 from mnm_rl.kernels import cpu
-from mnm_rl.kernels.build import BuildError
 from mnm_rl.training.rl.recorder import RunRecorder
 from mnm_rl.training.supervised.trainer import SupervisedTrainer
 
@@ -244,9 +242,8 @@ def print_bound(shares: Shares) -> None:
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     product = max(product_rate(clock, "cpu") for _ in range(20))
     told = f"{done / product:.0%} of torch's product of matrices ({product / 1e9:.0f})"
-    with contextlib.suppress(BuildError):
-        rate = torch.get_num_threads() * multiply_add_rate()[0]
-        told += f", {done / rate:.0%} of the processor's multiply-adds ({rate / 1e9:.0f})"
+    if own := processor_peak(torch.get_num_threads()):
+        told += f", {done / own[0]:.0%} of the processor's multiply-adds ({own[0] / 1e9:.0f})"
     print(f"Products of the core, acting included: {done / 1e9:.1f} GFLOP/s, {told}")
 
 

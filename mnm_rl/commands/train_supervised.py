@@ -33,6 +33,7 @@ from mnm_rl.training.folder import (
 )
 from mnm_rl.training.locks import hold_run
 from mnm_rl.training.stopping import stop_on_signals
+from mnm_rl.training.supervised.checkpoint import read_checkpoint, saved_task
 from mnm_rl.training.supervised.config import (
     SupervisedConfig,
     config_from_dict,
@@ -42,7 +43,7 @@ from mnm_rl.training.supervised.config import (
 from mnm_rl.training.supervised.display import TrainingDisplay
 from mnm_rl.training.supervised.model import count_parameters
 from mnm_rl.training.supervised.search import read_best
-from mnm_rl.training.supervised.trainer import SupervisedTrainer, build_model, read_checkpoint, saved_task
+from mnm_rl.training.supervised.trainer import SupervisedTrainer, build_model
 
 
 @dataclass(frozen=True)

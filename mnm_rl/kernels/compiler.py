@@ -104,7 +104,7 @@ def compile_library(
         *(f"-isystem{installed / 'include'}", f"-isystem{installed / 'include/torch/csrc/api/include'}"),
         *(f"-L{installed / 'lib'}", "-lc10", "-ltorch_cpu"),
     ]
-    _run_compiler([*compiler, *arguments])
+    run_compiler([*compiler, *arguments])
 
 
 def checksum_file(library: Path) -> Path:
@@ -160,7 +160,15 @@ def _sanitizer_flags() -> list[str]:
     ]
 
 
-def _run_compiler(command: list[str]) -> None:
+def run_compiler(command: list[str]) -> None:
+    """Compile.
+
+    Args:
+        command: all of the compiler's command line, with ``-o`` and the file to make.
+
+    Raises:
+        BuildError: the compiler fails.
+    """
     result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if -result.returncode in STOPS:
         # Ctrl-C and a closed terminal reach the compiler, too. Without its kernel the run would go on with

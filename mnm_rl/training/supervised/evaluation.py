@@ -10,15 +10,10 @@ import torch
 from mnm_rl.tasks import ErrorCounts, Task
 from mnm_rl.text_tables import format_table
 from mnm_rl.training.folder import SUPERVISED, load_state, read_kind, run_directory
+from mnm_rl.training.supervised.checkpoint import check_config, load_parameters, saved_task
 from mnm_rl.training.supervised.config import SupervisedConfig, config_from_dict
 from mnm_rl.training.supervised.model import Model
-from mnm_rl.training.supervised.trainer import (
-    build_model,
-    check_config,
-    evaluate,
-    load_parameters,
-    saved_task,
-)
+from mnm_rl.training.supervised.trainer import build_model, evaluate
 
 
 def load_run(run: Path, trusted: bool = False, **task_options: Any) -> tuple[SupervisedConfig, Task, Model]:
