@@ -38,8 +38,7 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm):
     (``model.policy = type(model.policy).load(path)``, ``model.policy.optimizer = torch.optim.SGD(...)``).
 
     Settings of Stable-Baselines3's A2C and PPO that this agent does not have are accepted with the values
-    that change nothing (``use_sde=False``, ``n_epochs=1``, ...), and refused by name otherwise.
-    State-dependent exploration is not available.
+    that change nothing (``use_rms_prop=False``, ``n_epochs=1``, ...), and refused by name otherwise.
 
     Args:
         policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, or a class. Choose the core with
@@ -56,6 +55,9 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm):
         meta_coef: weight of the core's own loss.
         max_grad_norm: gradients are scaled down to this norm.
         normalize_advantage: to mean 0 and standard deviation 1 over the rollout, of all processes.
+        use_sde: let the noise of Box actions depend on the state and last for several steps (generalized
+            state-dependent exploration, Raffin et al. 2022).
+        sde_sample_freq: for so many; -1: for a whole rollout.
         bootstrap_time_limit: add ``gamma * V(last observation)`` where an episode was cut off by a time
             limit, as Stable-Baselines3 does.
         rollout_buffer_class: :class:`SequenceRolloutBuffer` or a subclass.
@@ -93,6 +95,8 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm):
         meta_coef: float = 1.0,
         max_grad_norm: float = 0.5,
         normalize_advantage: bool = False,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
         bootstrap_time_limit: bool = True,
         rollout_buffer_class: type[SequenceRolloutBuffer] | None = None,
         rollout_buffer_kwargs: dict[str, Any] | None = None,
@@ -118,6 +122,8 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm):
             meta_coef=meta_coef,
             max_grad_norm=max_grad_norm,
             normalize_advantage=normalize_advantage,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
             bootstrap_time_limit=bootstrap_time_limit,
             rollout_buffer_class=rollout_buffer_class,
             rollout_buffer_kwargs=rollout_buffer_kwargs,

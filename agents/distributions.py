@@ -189,8 +189,93 @@ class DiagonalGaussian(ActionDistribution):
         return numbers.reshape(*numbers.shape[:-1], *self.shape)
 
 
-def make_distribution(space: spaces.Space, log_std: Tensor | None = None) -> ActionDistribution:
+class StateDependentGaussian(ActionDistribution):
+    """Normal numbers whose noise is a linear function of features of the state (Raffin et al. 2022, gSDE).
+
+    The function is drawn, ``[K, A]`` for each environment, and kept for several steps: for the same features
+    the noise is the same, so that it lasts. The density is the one over all functions, as in
+    Stable-Baselines3: ``N(mean, (features^2) @ (std^2))``. Parameters are means and features side by side,
+    ``[N, A + K]``; nothing is propagated back into the features through the noise.
+
+    Args:
+        shape: of an action, with A numbers.
+        log_std: logarithm of the standard deviations of the function's weights, ``[K, A]``.
+    """
+
+    EPSILON = 1e-6
+
+    def __init__(self, shape: tuple[int, ...], log_std: Tensor):
+        self.shape = shape
+        self.log_std = log_std
+        self._weights: Tensor | None = None
+
+    def draw_noise(self, n_envs: int, only: Tensor | None = None) -> Tensor:
+        """Draw the function of each environment anew.
+
+        Args:
+            n_envs: B.
+            only: boolean ``[B]``, environments that get another one, if there is one for each already.
+
+        Returns:
+            the functions, ``[B, K, A]``.
+        """
+        std = self.log_std.detach().exp()
+        drawn = std * torch.randn(n_envs, *std.shape, device=std.device, dtype=std.dtype)
+        former = self._weights
+        if only is not None and former is not None and _alike(former, drawn):
+            drawn = torch.where(only[:, None, None], drawn, former)
+        self._weights = drawn
+        return drawn
+
+    def sample(self, parameters: Tensor) -> Tensor:
+        """See base class; parameters are ``[B, A + K]``."""
+        mean, features = self._split(parameters)
+        weights = self._weights
+        if weights is None or len(weights) != len(mean) or weights.device != mean.device:
+            weights = self.draw_noise(len(mean))
+        return self._shaped(mean + torch.bmm(features.unsqueeze(1), weights.to(mean.dtype)).squeeze(1))
+
+    def mode(self, parameters: Tensor) -> Tensor:
+        """See base class."""
+        return self._shaped(self._split(parameters)[0])
+
+    def log_prob(self, parameters: Tensor, actions: Tensor) -> Tensor:
+        """See base class."""
+        mean, features = self._split(parameters)
+        std = self._std(features)
+        distance = (actions.reshape(mean.shape) - mean) / std
+        return (-0.5 * distance.square() - std.log() - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self, parameters: Tensor) -> Tensor:
+        """See base class."""
+        std = self._std(self._split(parameters)[1])
+        return (std.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+
+    def _std(self, features: Tensor) -> Tensor:
+        """Of the actions, ``[N, A]``."""
+        return (features.square() @ (2 * self.log_std).exp() + self.EPSILON).sqrt()
+
+    def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        mean, features = parameters.split([math.prod(self.shape), len(self.log_std)], dim=-1)
+        return mean, features.detach()
+
+    def _shaped(self, numbers: Tensor) -> Tensor:
+        return numbers.reshape(*numbers.shape[:-1], *self.shape)
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return (one.shape, one.device, one.dtype) == (other.shape, other.device, other.dtype)
+
+
+def make_distribution(
+    space: spaces.Space, log_std: Tensor | None = None, use_sde: bool = False
+) -> ActionDistribution:
     """The family that fits an action space, with the numbers in the order Stable-Baselines3 gives them.
+
+    Args:
+        space: of the actions.
+        log_std: for Box actions, the parameter of their deviations.
+        use_sde: their noise depends on the state.
 
     Raises:
         ValueError: no family fits the space.
@@ -202,5 +287,5 @@ def make_distribution(space: spaces.Space, log_std: Tensor | None = None) -> Act
     if isinstance(space, spaces.MultiBinary):
         return Bernoulli(space.shape)
     if isinstance(space, spaces.Box) and log_std is not None:
-        return DiagonalGaussian(space.shape, log_std)
+        return (StateDependentGaussian if use_sde else DiagonalGaussian)(space.shape, log_std)
     raise ValueError(f"The action space {one_line(space)} cannot be served.")

@@ -31,6 +31,7 @@ from mnm_rl.agents.policies import (
     RecurrentActorCriticPolicy,
     RecurrentMultiInputActorCriticPolicy,
 )
+from mnm_rl.agents.policy_settings import check_sde
 from mnm_rl.agents.processes import (
     SharedStatistics,
     check_alike,
@@ -105,6 +106,8 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
         meta_coef: weight of the core's own loss.
         max_grad_norm: gradients are scaled down to this norm.
         normalize_advantage: to mean 0 and standard deviation 1.
+        use_sde: state-dependent exploration, for Box actions.
+        sde_sample_freq: steps for which its noise is kept; -1: for a rollout.
         bootstrap_time_limit: add ``gamma * V(last observation)`` where a time limit cut an episode off.
         rollout_buffer_class: :class:`SequenceRolloutBuffer` or a subclass.
         rollout_buffer_kwargs: further arguments of it.
@@ -153,6 +156,8 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
         meta_coef: float,
         max_grad_norm: float,
         normalize_advantage: bool,
+        use_sde: bool,
+        sde_sample_freq: int,
         bootstrap_time_limit: bool,
         rollout_buffer_class: type[SequenceRolloutBuffer] | None,
         rollout_buffer_kwargs: dict[str, Any] | None,
@@ -182,6 +187,7 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
         self.entropy_kind = entropy_kind
         self.meta_coef = meta_coef
         self.normalize_advantage = normalize_advantage
+        self.use_sde, self.sde_sample_freq = use_sde, sde_sample_freq
         self.bootstrap_time_limit = bootstrap_time_limit
         self._check_numbers()
         check_device(device)
@@ -190,6 +196,7 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
         if env is not None:
             env = flattened(made_env(env, verbose))
             check_spaces(env.observation_space, env.action_space)
+            check_sde(use_sde, env.action_space)
         self.last_update = {}
         self.n_processes = process_share()[1]
         super().__init__(
@@ -202,8 +209,8 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
             ent_coef=ent_coef,
             vf_coef=vf_coef,
             max_grad_norm=max_grad_norm,
-            use_sde=False,
-            sde_sample_freq=-1,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
             rollout_buffer_class=self.rollout_buffer_class,
             rollout_buffer_kwargs=self.rollout_buffer_kwargs,
             stats_window_size=stats_window_size,
@@ -384,6 +391,8 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
         """The steps of a rollout; false if the callback ended the training."""
         act = QuickActing(self.policy)  # pyright: ignore[reportArgumentType]
         for step in range(n_rollout_steps):
+            if self._draws_noise_at(step):
+                self.policy.reset_noise(env.num_envs)
             obs, episode_starts = self._last_obs, self._last_episode_starts
             masks = {"action_masks": ask_for_masks(env)} if self._use_masking else {}
             actions, state = act(obs, self.core_state, episode_starts, **masks)  # pyright: ignore
@@ -400,6 +409,11 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
                 if self.bootstrap_time_limit:
                     self._add_terminal_values(rollout_buffer.rewards[step], dones, infos)
         return True
+
+    def _draws_noise_at(self, step: int) -> bool:
+        """Whether state-dependent noise is drawn before a step of the rollout, counted from 0."""
+        kept = self.sde_sample_freq
+        return self.use_sde and (step == 0 or (kept > 0 and step % kept == 0))
 
     def _prepare_update(self) -> None:
         """Make sure that there is a rollout to learn from, and take up what was changed before.
@@ -503,8 +517,10 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
         for name, allowed in NUMBERS.items():
             check_number(name, getattr(self, name), allowed)
         check_learning_rate(self.learning_rate)
-        for name in ("normalize_advantage", "bootstrap_time_limit"):
+        for name in ("normalize_advantage", "bootstrap_time_limit", "use_sde"):
             check_flag(name, getattr(self, name))
+        if self.sde_sample_freq != -1:
+            check_number("sde_sample_freq", self.sde_sample_freq, COUNT)
         if self.entropy_kind not in get_args(EntropyKind):
             raise ValueError(f"entropy_kind must be entropy or concentration, got {self.entropy_kind!r}.")
         buffer_class = self.rollout_buffer_class

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
-from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.distributions import Distribution, StateDependentNoiseDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
@@ -29,13 +29,19 @@ from stable_baselines3.common.torch_layers import (
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.utils import obs_as_tensor
 from torch import Tensor, nn
+from torch.distributions import Normal
 
 from mnm_rl.agents.arguments import one_line
 from mnm_rl.agents.buffers import Observations
-from mnm_rl.agents.distributions import ActionDistribution, DiagonalGaussian, make_distribution
+from mnm_rl.agents.distributions import (
+    ActionDistribution,
+    DiagonalGaussian,
+    StateDependentGaussian,
+    make_distribution,
+)
 from mnm_rl.agents.masks import checked_masks
 from mnm_rl.agents.policy_core import CoreSettings, actor_and_critic, head_inputs
-from mnm_rl.agents.policy_settings import check_policy_settings, renamed
+from mnm_rl.agents.policy_settings import check_policy_settings, check_sde, renamed
 from mnm_rl.agents.spaces import check_extractor, check_finite, check_observation, first_numbers, is_finite
 from mnm_rl.agents.states import checked_starts, checked_state, state_fits, state_tensors, state_to_arrays
 from mnm_rl.cores import CoreChoice, MemoryCore, core_name, innermost
@@ -86,7 +92,8 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         normalize_images: divide images by 255.
         optimizer_class: torch optimizer.
         optimizer_kwargs: its arguments, without the learning rate.
-        use_sde: not available; there because Stable-Baselines3 passes it.
+        use_sde: let the noise of Box actions depend on the state and last for several steps (generalized
+            state-dependent exploration); the algorithms have this setting, and pass it.
         other: settings of Stable-Baselines3's and sb3-contrib's policies, with the values that change nothing
             here (``share_features_extractor=True``, ``squash_output=False``, ...), and those that have
             another name here: ``n_lstm_layers`` is ``core_layers``, ``enable_critic_lstm``
@@ -124,8 +131,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         use_sde: bool = False,
         **other: Any,
     ):
-        if use_sde:
-            raise ValueError("State-dependent exploration (use_sde) is not available for recurrent policies.")
+        check_sde(use_sde, action_space)
         given = {
             "core_kwargs": {} if core_kwargs is None else core_kwargs,
             "core_layers": core_layers,
@@ -147,6 +153,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             net_arch=[] if net_arch is None else net_arch,
             activation_fn=activation_fn,
             ortho_init=ortho_init,
+            use_sde=use_sde,
             log_std_init=log_std_init,
             features_extractor_class=features_extractor_class,
             features_extractor_kwargs=features_extractor_kwargs,
@@ -154,12 +161,14 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
         )
-        self._distribution = make_distribution(action_space, getattr(self, "log_std", None))
+        self._distribution = make_distribution(action_space, getattr(self, "log_std", None), use_sde)
+        if use_sde:
+            self.reset_noise()
 
     @property
     def distribution(self) -> ActionDistribution:
         """Samples and evaluates actions, with the ``log_std`` that the policy has now."""
-        if isinstance(self._distribution, DiagonalGaussian):
+        if isinstance(self._distribution, DiagonalGaussian | StateDependentGaussian):
             self._distribution.log_std = self.log_std
         return self._distribution
 
@@ -260,7 +269,10 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             action_masks: what is allowed, boolean ``[..., M]``; everything if not given.
         """
         actor, _ = actor_and_critic(self.core, outputs)
-        parameters = self.action_net(self.mlp_extractor.forward_actor(actor))
+        features = self.mlp_extractor.forward_actor(actor)
+        parameters = self.action_net(features)
+        if self.use_sde:
+            parameters = torch.cat([parameters, features], -1)
         return parameters if action_masks is None else self.distribution.masked(parameters, action_masks)
 
     def values(self, outputs: Tensor) -> Tensor:
@@ -291,8 +303,32 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         """
         outputs, state = self._checked_step(obs, state, episode_starts)
         parameters = self.action_parameters(outputs, action_masks)
-        further = (self.log_std,) if isinstance(self.action_space, spaces.Box) else ()
-        return self.action_dist.proba_distribution(parameters, *further), state
+        if not isinstance(self.action_space, spaces.Box):
+            return self.action_dist.proba_distribution(parameters), state
+        means = self.action_net.out_features
+        mean, features = parameters[..., :means], parameters[..., means:]
+        further = (features,) if self.use_sde else ()
+        return self.action_dist.proba_distribution(mean, self.log_std, *further), state
+
+    def reset_noise(self, n_envs: int = 1, only: NDArray[np.bool_] | None = None) -> None:
+        """Draw the noise of ``use_sde`` anew, which is kept until the next call.
+
+        Args:
+            n_envs: B, environments that will be acted in.
+            only: ``[B]``, those whose noise is drawn; all if not given, or if there was none for so many.
+
+        Raises:
+            ValueError: the policy has no such noise.
+        """
+        if not isinstance(self.distribution, StateDependentGaussian):
+            raise ValueError("reset_noise() is for policies with use_sde=True.")
+        rows = None if only is None else torch.as_tensor(only, device=self.log_std.device)
+        weights = self.distribution.draw_noise(n_envs, rows)
+        # Stable-Baselines3's distribution has the same; what it draws itself has gradients, and no copies.
+        theirs = self.action_dist
+        assert isinstance(theirs, StateDependentNoiseDistribution)
+        theirs.exploration_mat, theirs.exploration_matrices = weights[0], weights
+        theirs.weights_dist = Normal(torch.zeros_like(weights[0]), self.log_std.detach().exp())
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -365,6 +401,9 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         starts = checked_starts(episode_start, batch_size)
         if action_masks is not None:
             action_masks = checked_masks(action_masks, self.action_space, batch_size)
+        if self.use_sde and not deterministic:
+            # No rollout begins here, at which noise is drawn; an episode does.
+            self.reset_noise(batch_size, np.ones(batch_size, np.bool_) if state is None else starts)
         with torch.no_grad():
             chosen, parameters, new_state = self._choose(
                 tensors,

@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN
 from torch import nn
 
@@ -56,6 +57,19 @@ def check_policy_settings(
     check_number("log_std_init", log_std_init, FINITE)
     _check_extractor_settings(features_extractor_class, features_extractor_kwargs)
     _check_optimizer(optimizer_class, optimizer_kwargs)
+
+
+def check_sde(use_sde: Any, action_space: spaces.Space | None) -> None:
+    """Make sure that there can be state-dependent exploration, if it is wanted.
+
+    Raises:
+        ValueError: ``use_sde`` is not True or False, or the actions are no numbers.
+    """
+    check_flag("use_sde", use_sde)
+    if use_sde and not isinstance(action_space, spaces.Box | None):
+        raise ValueError(
+            f"use_sde is for Box actions, whose noise it changes; these are {one_line(action_space)}."
+        )
 
 
 OWN = (

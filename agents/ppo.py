@@ -34,7 +34,6 @@ from mnm_rl.agents.processes import explained_by, mean_over_processes, standardi
 from mnm_rl.agents.settings import (
     COUNT,
     LIMIT,
-    NO_SDE,
     NOT_NEGATIVE,
     check_number,
     check_optional_number,
@@ -112,6 +111,9 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         target_kl: learning from a rollout ends when the policy has moved by 1.5 times this divergence;
             ``None`` for no limit.
         bptt_steps: L, which divides T; gradients reach back no further. T if not given.
+        use_sde: let the noise of Box actions depend on the state and last for several steps (generalized
+            state-dependent exploration, Raffin et al. 2022).
+        sde_sample_freq: for so many; -1: for a whole rollout.
         bootstrap_time_limit: add ``gamma * V(last observation)`` where an episode was cut off by a time
             limit, as Stable-Baselines3 does.
         rollout_buffer_class: :class:`SequenceRolloutBuffer` or a subclass.
@@ -140,7 +142,6 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
     }
     algorithm = "RecurrentPPO"
     tags: ClassVar[Mapping[str, str]] = {"policy_loss": "policy_gradient_loss"}
-    other_settings = NO_SDE
 
     def __init__(
         self,
@@ -163,6 +164,8 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         max_grad_norm: float = 0.5,
         target_kl: float | None = None,
         bptt_steps: int | None = None,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
         bootstrap_time_limit: bool = True,
         rollout_buffer_class: type[SequenceRolloutBuffer] | None = None,
         rollout_buffer_kwargs: dict[str, Any] | None = None,
@@ -190,6 +193,8 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
             meta_coef=meta_coef,
             max_grad_norm=max_grad_norm,
             normalize_advantage=normalize_advantage,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
             bootstrap_time_limit=bootstrap_time_limit,
             rollout_buffer_class=rollout_buffer_class,
             rollout_buffer_kwargs=rollout_buffer_kwargs,

@@ -63,7 +63,9 @@ def check_flag(name: str, value: object) -> None:
         raise ValueError(f"{name} must be True or False, got {value!r}.")
 
 
-_NO_SDE = "state-dependent exploration is not available"
+_FULL_STD = "the noise of state-dependent exploration has a deviation of its own for each feature and number"
+_NO_EXPLN = "standard deviations are exponentials of parameters"
+_OF_THE_AGENT = "it is an argument of the agent"
 _ADAM = (
     "the optimizer is Adam unless policy_kwargs has another optimizer_class, such as torch.optim.RMSprop "
     "with optimizer_kwargs={'alpha': 0.99, 'eps': 1e-5}"
@@ -75,11 +77,7 @@ _ONE_EXTRACTOR = (
 
 OtherSettings = Mapping[str, tuple[tuple[object, ...], str]]
 
-NO_SDE: OtherSettings = {"use_sde": ((False,), _NO_SDE), "sde_sample_freq": ((-1,), _NO_SDE)}
-"""State-dependent exploration."""
-
 OTHER_ALGORITHMS: OtherSettings = {
-    **NO_SDE,
     "use_rms_prop": ((False,), _ADAM),
     "rms_prop_eps": ((1e-5,), _ADAM),
     "batch_size": ((None,), _ONE_UPDATE),
@@ -91,9 +89,9 @@ OTHER_ALGORITHMS: OtherSettings = {
 """Settings of A2C and PPO of Stable-Baselines3: the values that change nothing here, and why others would."""
 
 OTHER_POLICIES: OtherSettings = {
-    "use_sde": ((False,), _NO_SDE),
-    "full_std": ((True,), _NO_SDE),
-    "use_expln": ((False,), _NO_SDE),
+    "use_sde": ((False,), _OF_THE_AGENT),
+    "full_std": ((True,), _FULL_STD),
+    "use_expln": ((False,), _NO_EXPLN),
     "squash_output": ((False,), "actions are clipped, not squashed"),
     "share_features_extractor": ((True,), _ONE_EXTRACTOR),
     "lstm_kwargs": ((None, {}), "the core's settings are core_kwargs"),

@@ -95,8 +95,6 @@ def test_what_follows_the_number_of_steps_is_given_by_name():
 def test_settings_of_others_that_change_nothing_are_accepted():
     agent = make_agent(
         n_steps=4,
-        use_sde=False,
-        sde_sample_freq=-1,
         use_rms_prop=False,
         rms_prop_eps=1e-5,
         n_epochs=1,
@@ -136,8 +134,6 @@ def test_they_do_not_stand_in_the_way_of_saving(tmp_path, algorithm):
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("use_sde", True, "exploration is not available"),
-        ("sde_sample_freq", 4, "exploration is not available"),
         ("use_rms_prop", True, "the optimizer is Adam"),
         ("rms_prop_eps", 1e-3, "the optimizer is Adam"),
         ("batch_size", 128, "one update per rollout"),
@@ -155,9 +151,9 @@ def test_settings_of_others_that_would_change_something_are_named(name, value, r
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("use_sde", True, "exploration is not available"),
-        ("full_std", False, "exploration is not available"),
-        ("use_expln", True, "exploration is not available"),
+        ("use_sde", True, "an argument of the agent"),
+        ("full_std", False, "deviation of its own for each feature"),
+        ("use_expln", True, "exponentials of parameters"),
         ("squash_output", True, "clipped, not squashed"),
         ("share_features_extractor", False, "separate_critic=True"),
         ("lstm_kwargs", {"dropout": 0.5}, "core_kwargs"),

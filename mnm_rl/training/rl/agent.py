@@ -55,6 +55,8 @@ def make_agent(config: AgentConfig, env: VecEnv, device: str = "cpu") -> Recurre
         meta_coef=config.meta_coef,
         max_grad_norm=config.max_grad_norm,
         normalize_advantage=config.normalize_advantage,
+        use_sde=config.use_sde,
+        sde_sample_freq=config.sde_sample_freq,
         bootstrap_time_limit=config.bootstraps,
         policy_kwargs={
             "core": config.core,
@@ -71,7 +73,7 @@ CONFIG_STATE = "config"
 """Where an agent keeps the settings of its run, among what callbacks save."""
 KEPT = (
     *("n_steps", "seed", "vf_coef", "meta_coef", "max_grad_norm"),
-    *("normalize_advantage", "entropy_kind", "bootstrap_time_limit"),
+    *("normalize_advantage", "entropy_kind", "bootstrap_time_limit", "use_sde", "sde_sample_freq"),
 )
 """Settings of a run that are attributes of its agent, under the same names, and stay."""
 

@@ -95,6 +95,10 @@ class AgentConfig(EnvConfig):
     """Of Adam."""
     normalize_advantage: bool = OF_ENVIRONMENT
     """Bring the advantages of each update, for PPO of each minibatch, to mean 0 and standard deviation 1."""
+    use_sde: bool = False
+    """Noise of continuous actions that depends on the state and lasts for several steps."""
+    sde_sample_freq: int = -1
+    """For so many steps; -1: for all of an update."""
     bootstrap_time_limit: bool | None = OF_ENVIRONMENT
     """Count the value of the last observation where a time limit ends an episode."""
 
@@ -138,6 +142,10 @@ class AgentConfig(EnvConfig):
             not_negative=("vf_coef", "ent_coef", "ent_coef_end", "meta_coef", "seed", "watch_every"),
             fractions=("gamma", "gamma_end", "gae_lambda"),
         )
+        if self.sde_sample_freq != -1 and self.sde_sample_freq < 1:
+            raise ValueError(f"sde_sample_freq must be at least 1, or -1, got {self.sde_sample_freq}.")
+        if self.use_sde and is_maze(self.env):
+            raise ValueError("use_sde is for continuous actions, which the maze does not have.")
         self.check_environment()
         CoreSettings(
             self.core, self.all_core_settings(), self.core_layers, self.encoder, self.separate_critic
