@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from gymnasium import spaces
@@ -17,6 +18,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mnm_rl.agents.arguments import one_line
+
+
+class ActionEvaluation(NamedTuple):
+    """What training needs to know about actions, ``[N]`` each."""
+
+    log_probs: Tensor
+    entropy: Tensor
+    concentration: Tensor | None
 
 
 class ActionDistribution(ABC):
@@ -37,6 +46,12 @@ class ActionDistribution(ABC):
     @abstractmethod
     def entropy(self, parameters: Tensor) -> Tensor:
         """Entropy in nats, ``[N]``."""
+
+    def evaluate(self, parameters: Tensor, actions: Tensor) -> ActionEvaluation:
+        """All that training needs at once: :meth:`log_prob`, :meth:`entropy` and :meth:`concentration`."""
+        return ActionEvaluation(
+            self.log_prob(parameters, actions), self.entropy(parameters), self.concentration(parameters)
+        )
 
     def masked(self, parameters: Tensor, allowed: Tensor) -> Tensor:
         """The parameters ``[N, A]`` of a distribution that never gives what is not allowed, ``[N, M]``.
@@ -73,8 +88,7 @@ class Categorical(ActionDistribution):
 
     def log_prob(self, parameters: Tensor, actions: Tensor) -> Tensor:
         """See base class."""
-        log_probs = F.log_softmax(parameters, dim=-1)
-        return log_probs.gather(-1, actions.long().unsqueeze(-1)).squeeze(-1)
+        return self.evaluate(parameters, actions).log_probs
 
     def entropy(self, parameters: Tensor) -> Tensor:
         """See base class."""
@@ -84,6 +98,13 @@ class Categorical(ActionDistribution):
     def concentration(self, parameters: Tensor) -> Tensor:
         """See base class."""
         return F.softmax(parameters, dim=-1).square().sum(-1)
+
+    def evaluate(self, parameters: Tensor, actions: Tensor) -> ActionEvaluation:
+        """See base class; the probabilities are computed once for all."""
+        log_probs = F.log_softmax(parameters, dim=-1)
+        probs = log_probs.exp()
+        chosen = log_probs.gather(-1, actions.long().unsqueeze(-1)).squeeze(-1)
+        return ActionEvaluation(chosen, -(probs * log_probs).sum(-1), probs.square().sum(-1))
 
 
 class MultiCategorical(ActionDistribution):
@@ -117,6 +138,12 @@ class MultiCategorical(ActionDistribution):
     def concentration(self, parameters: Tensor) -> Tensor:
         """See base class."""
         return torch.stack([self.choice.concentration(part) for part in self._split(parameters)]).sum(0)
+
+    def evaluate(self, parameters: Tensor, actions: Tensor) -> ActionEvaluation:
+        """See base class."""
+        pairs = zip(self._split(parameters), actions.unbind(-1), strict=True)
+        parts = zip(*[self.choice.evaluate(part, chosen) for part, chosen in pairs], strict=True)
+        return ActionEvaluation(*[torch.stack(part).sum(0) for part in parts])
 
     def _split(self, parameters: Tensor) -> tuple[Tensor, ...]:
         return parameters.split(self.sizes, dim=-1)

@@ -404,7 +404,7 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
             callback.update_locals(locals())
             if not callback.on_step():
                 return False
-            if dones.any():
+            if np.count_nonzero(dones):
                 self._update_info_buffer(infos, dones)
                 if self.bootstrap_time_limit:
                     self._add_terminal_values(rollout_buffer.rewards[step], dones, infos)

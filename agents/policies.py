@@ -30,6 +30,8 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.utils import obs_as_tensor
 from torch import Tensor, nn
 from torch.distributions import Normal
+from torch.nn import functional as F
+from torch.nn.modules.module import _has_any_global_hook  # pyright: ignore[reportPrivateImportUsage]
 
 from mnm_rl.agents.arguments import one_line
 from mnm_rl.agents.buffers import Observations
@@ -44,7 +46,8 @@ from mnm_rl.agents.policy_core import CoreSettings, actor_and_critic, head_input
 from mnm_rl.agents.policy_settings import check_policy_settings, check_sde, renamed
 from mnm_rl.agents.spaces import check_extractor, check_finite, check_observation, first_numbers, is_finite
 from mnm_rl.agents.states import checked_starts, checked_state, state_fits, state_tensors, state_to_arrays
-from mnm_rl.cores import CoreChoice, MemoryCore, core_name, innermost
+from mnm_rl.cores import CoreChoice, MemoryCore, PairedCore, core_name, innermost
+from mnm_rl.kernels import departure
 
 NOT_FINITE = (
     "The policy's output is not finite for finite observations: its parameters or its state are not, or too "
@@ -251,14 +254,32 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         """
         state = self.checked_state(state, episode_starts.shape[1])
         output = self.core(self._sequence_features(observations, episode_starts), state, episode_starts)
-        parameters = self.action_parameters(output.outputs, action_masks)
-        return SequenceEvaluation(
-            values=self.values(output.outputs),
-            log_probs=self.distribution.log_prob(parameters, actions),
-            entropy=self.distribution.entropy(parameters),
-            concentration=self.distribution.concentration(parameters),
-            meta_loss=output.meta_loss,
-            state=output.state,
+        parameters, values = self._parameters_and_values(output.outputs, action_masks)
+        evaluation = self.distribution.evaluate(parameters, actions)
+        return SequenceEvaluation(values, *evaluation, meta_loss=output.meta_loss, state=output.state)
+
+    def _parameters_and_values(self, outputs: Tensor, action_masks: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What :meth:`action_parameters` and :meth:`values` give, by one product where it can be one.
+
+        Gradients of both then go back to the outputs at once, which are large for a sequence.
+        """
+        if not self._heads_are_joint():
+            return self.action_parameters(outputs, action_masks), self.values(outputs)
+        heads: list[Any] = [self.action_net, self.value_net]
+        weight, bias = torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads])
+        parameters, values = F.linear(outputs, weight, bias).split([len(weight) - 1, 1], -1)
+        if action_masks is not None:
+            parameters = self.distribution.masked(parameters, action_masks)
+        return parameters, values.squeeze(-1)
+
+    def _heads_are_joint(self) -> bool:
+        """Whether both heads are one layer each, of the same outputs, and nobody has changed what they do."""
+        heads = {"action_net": nn.Linear, "value_net": nn.Linear, "mlp_extractor": MlpExtractor}
+        layers = self.mlp_extractor
+        return (
+            not (self.use_sde or isinstance(self.core, PairedCore) or _has_any_global_hook())
+            and departure(self, RecurrentActorCriticPolicy, ("action_parameters", "values"), heads) is None
+            and len(layers.policy_net) + len(layers.value_net) == 0
         )
 
     def action_parameters(self, outputs: Tensor, action_masks: Tensor | None = None) -> Tensor:

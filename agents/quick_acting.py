@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
@@ -65,7 +66,7 @@ class QuickActing:
             masks = {} if action_masks is None else {"action_masks": action_masks}
             return self._policy.act(observation, state, episode_starts, **masks)
         check_finite(observation)
-        starts = torch.from_numpy(episode_starts) if episode_starts.any() else None
+        starts = torch.from_numpy(episode_starts) if np.count_nonzero(episode_starts) else None
         outputs, state = self._step(self._features(observation), state, starts)
         if self._draw is None or action_masks is not None:
             masks = self._policy._masks(action_masks)

@@ -119,6 +119,10 @@ def test_distributions_agree_with_those_of_stable_baselines(action):
     torch.testing.assert_close(ours.log_prob(parameters, actions), theirs.log_prob(flat))
     torch.testing.assert_close(ours.entropy(parameters), theirs.entropy())
     torch.testing.assert_close(ours.mode(parameters).reshape(6, -1), theirs.mode().reshape(6, -1))
+    log_probs, entropy, concentration = ours.evaluate(parameters, actions)
+    torch.testing.assert_close(log_probs, ours.log_prob(parameters, actions))
+    torch.testing.assert_close(entropy, ours.entropy(parameters))
+    torch.testing.assert_close(concentration, ours.concentration(parameters))
 
 
 @pytest.mark.parametrize("action", ["discrete", "multi-discrete", "multi-binary"])

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from gymnasium import spaces
 from test_a2c import SMALL, Tape, check_sequence_against_steps, make_agent, uneven_env
 from torch import nn
 
 from mnm_rl.agents import RecurrentA2C, RecurrentPPO
 from mnm_rl.agents.acting_step import ActingStep
+from mnm_rl.agents.policies import RecurrentActorCriticPolicy
 from mnm_rl.analysis.trace import record, require_memory
 from mnm_rl.cores import EncodedCore, MemoryCore, PairedCore, StackedCore, innermost, make_core
 from mnm_rl.testing import check_core
@@ -215,3 +217,79 @@ def test_sb3_contribs_names_mean_the_same():
 def test_settings_that_are_not_allowed(kwargs, error, words):
     with pytest.raises(error, match=words):
         make_agent(policy_kwargs=kwargs)
+
+
+class Louder(RecurrentActorCriticPolicy):
+    """Values of its own."""
+
+    def values(self, outputs):
+        return super().values(outputs) + 1
+
+
+def heads_of(policy: Any, joint: bool, monkeypatch: Any) -> tuple[list[torch.Tensor], list[Any]]:
+    """Parameters and values of a sequence, by one product where that can be or by two, and all gradients."""
+    if not joint:
+        monkeypatch.setattr(type(policy), "_heads_are_joint", lambda self: False)
+    torch.manual_seed(0)
+    outputs = torch.randn(9, 3, policy.core.output_size, dtype=torch.float64, requires_grad=True)
+    masks = torch.rand(9, 3, 5) < 0.8
+    heads = list(policy._parameters_and_values(outputs, masks))
+    monkeypatch.undo()
+    policy.zero_grad()
+    (heads[0].log_softmax(-1)[..., 0].sin() + heads[1].square()).mean().backward()
+    return heads, [outputs.grad, *(each.grad for each in policy.parameters())]
+
+
+def made(kind: type[RecurrentActorCriticPolicy] = RecurrentActorCriticPolicy, **settings: Any) -> Any:
+    torch.manual_seed(1)
+    space = spaces.Box(-1, 1, (4,))
+    return kind(
+        space, spaces.Discrete(5), lambda _: 1e-3, core_kwargs={"hidden_size": 6}, **settings
+    ).double()
+
+
+def test_both_heads_by_one_product_are_those_by_two(monkeypatch):
+    policy = made()
+    assert policy._heads_are_joint()
+    one, two = (heads_of(policy, joint, monkeypatch) for joint in (True, False))
+    torch.testing.assert_close(one, two)
+
+
+def hooked() -> Any:
+    policy = made()
+    policy.value_net.register_forward_hook(lambda module, given, out: out + 1)
+    return policy
+
+
+def replaced() -> Any:
+    policy = made()
+    policy.action_net = nn.Sequential(policy.action_net, nn.Tanh())
+    return policy
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: made(Louder),
+        hooked,
+        replaced,
+        lambda: made(separate_critic=True),
+        lambda: made(net_arch=[3]),
+        lambda: made(net_arch={"vf": [3]}),
+    ],
+)
+def test_heads_that_somebody_changed_are_called(make, monkeypatch):
+    policy = make()
+    assert not policy._heads_are_joint()
+    one, two = (heads_of(policy, joint, monkeypatch) for joint in (True, False))
+    torch.testing.assert_close(one, two, rtol=0, atol=0)
+
+
+def test_hooks_of_all_modules_see_the_heads(monkeypatch):
+    policy, seen = made(), []
+    handle = nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(module))
+    try:
+        heads_of(policy, True, monkeypatch)
+    finally:
+        handle.remove()
+    assert {policy.value_net, policy.action_net} <= set(seen)

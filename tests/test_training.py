@@ -45,6 +45,48 @@ def test_non_finite_numbers_never_reach_the_parameters(kind):
     assert optimizer.skipped == 1
 
 
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+@pytest.mark.parametrize("steps_before", [0, 3])
+def test_adam_takes_its_fused_form_which_differs_by_rounding(kind, steps_before):
+    torch.manual_seed(0)
+    start, target = torch.randn(2, 7, dtype=torch.float64)
+
+    def train(*parts: tuple[bool, int]) -> torch.Tensor:
+        parameter = nn.Parameter(start.clone())
+        optimizer = kind([parameter], lr=0.1)
+        for fused, steps in parts:
+            if fused:  # also of one that has made steps, as that of a run from before
+                GuardedOptimizer(optimizer, [parameter], None)
+                assert optimizer.param_groups[0]["fused"]
+            for _ in range(steps):
+                optimizer.zero_grad()
+                (parameter - target).square().sum().backward()
+                optimizer.step()
+        return parameter.detach()
+
+    plain, fused = train((False, 20)), train((False, steps_before), (True, 20 - steps_before))
+    torch.testing.assert_close(fused, plain, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"fused": False}, {"foreach": True}, {"capturable": True}, {"differentiable": True}]
+)
+def test_what_was_said_of_the_form_of_adam_stays(settings):
+    parameter = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.Adam([parameter], **settings)
+    before = dict(optimizer.param_groups[0])
+    GuardedOptimizer(optimizer, [parameter], None)
+    assert optimizer.param_groups[0] == before
+
+
+def test_other_optimizers_and_parameters_elsewhere_stay_as_they_are():
+    elsewhere = nn.Parameter(torch.ones(2, device="meta"))
+    adam = torch.optim.Adam([elsewhere])
+    GuardedOptimizer(adam, [elsewhere], None)
+    assert adam.param_groups[0]["fused"] is None
+    assert guarded()[1].optimizer.param_groups[0]["fused"] is None
+
+
 def test_many_skipped_updates_in_a_row_end_the_run_and_say_where():
     parameter, optimizer = guarded()
     for update in (1, 2):

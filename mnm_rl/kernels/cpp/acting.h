@@ -83,19 +83,22 @@ std::vector<Tensor> recurrent_step(
   return after;
 }
 
-// Index of the largest number, the first of several; one that is not a number counts as the largest.
-template <typename S>
-int64_t first_largest(const S* values, int64_t count) {
+// Index of the largest of value(i), the first of several; one that is not a number counts as the largest.
+template <typename Value>
+int64_t first_largest(int64_t count, Value value) {
   int64_t best = 0;
+  auto most = value(0);
   for (int64_t i = 0; i < count; ++i) {
-    if (std::isnan(values[i])) return i;
-    if (values[i] > values[best]) best = i;
+    const auto one = value(i);
+    if (std::isnan(one)) return i;
+    if (one > most) best = i, most = one;
   }
   return best;
 }
 
-// Actions [B], drawn with the logits outputs [B, O] weight^T + bias, of A actions each. The same as torch's
-// operations one by one, with the same random numbers: (logits - empty_like(logits).exponential_().log_()).argmax(-1).
+// Actions [B], drawn with the logits outputs [B, O] weight^T + bias, of A actions each. As torch's operations one by
+// one, with the same random numbers, but for rounding:
+// (logits - empty_like(logits).exponential_().log_()).argmax(-1).
 inline Tensor draw(const Tensor& outputs, const Tensor& weight, const Tensor& bias) {
   const at::AutoDispatchBelowADInplaceOrView guard;
   const at::ScalarType type = outputs.scalar_type();
@@ -107,17 +110,21 @@ inline Tensor draw(const Tensor& outputs, const Tensor& weight, const Tensor& bi
       outputs.dim() == 2 && weight.dim() == 2 && outputs.size(1) == weight.size(1) && weight.size(0) > 0,
       "outputs must be [B, O], and weight [A, O] with A > 0.");
   TORCH_CHECK_VALUE(bias.dim() == 1 && bias.size(0) == weight.size(0), "bias must be [A], as many as weight has rows.");
-  const Tensor logits = at::linear(outputs, weight, bias);
-  const Tensor scores = at::sub(logits, at::empty_like(logits).exponential_().log_());
-  const int64_t B = scores.size(0), A = scores.size(1);
-  const Tensor actions = at::empty({B}, scores.options().dtype(at::kLong));
+  const int64_t B = outputs.size(0), O = outputs.size(1), A = weight.size(0);
+  const Tensor noise = at::empty({B, A}, outputs.options()).exponential_().log_();
+  const Tensor actions = at::empty({B}, outputs.options().dtype(at::kLong));
+  const Tensor x = outputs.contiguous(), w = weight.contiguous(), shift = bias.contiguous();
   const auto run = [&](auto number) {
     using S = decltype(number);
-    const S* row = scores.const_data_ptr<S>();
+    const S *rows = x.const_data_ptr<S>(), *columns = w.const_data_ptr<S>(), *shifts = shift.const_data_ptr<S>();
+    const S* noises = noise.const_data_ptr<S>();
     int64_t* action = actions.data_ptr<int64_t>();
-    for (int64_t b = 0; b < B; ++b) action[b] = first_largest(row + b * A, A);
+    for (int64_t b = 0; b < B; ++b)
+      action[b] = first_largest(A, [&](int64_t a) {
+        return row_dot(rows + b * O, columns + a * O, O) + shifts[a] - noises[b * A + a];
+      });
   };
-  scores.scalar_type() == at::kDouble ? run(0.0) : run(0.0f);
+  type == at::kDouble ? run(0.0) : run(0.0f);
   return actions;
 }
 

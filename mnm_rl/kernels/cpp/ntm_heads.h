@@ -15,13 +15,6 @@ namespace mnm {
 constexpr double kClip = 20, kSmallestNorm = 1e-8, kSmallestWeight = 1e-8;
 
 template <typename S>
-inline S row_dot(const S* a, const S* b, int64_t count) {
-  Vec<S> total = {};
-  for_lanes<S>(count, [&](int64_t i, auto lanes) { total += lanes.load(a + i) * lanes.load(b + i); });
-  return lane_sum<S>(total);
-}
-
-template <typename S>
 inline void softmax(S* row, int64_t count) {
   const S most = *std::max_element(row, row + count);
   Vec<S> total = {};

@@ -9,7 +9,7 @@
 // The products with the weights, and the biases, are in the row when a cell gets it.
 #pragma once
 
-#include "vector.h"
+#include "matrix.h"
 
 #include <algorithm>
 #include <array>
@@ -36,6 +36,13 @@ inline void for_lanes(int64_t count, Function function) {
   int64_t i = 0;
   for (; i + kLanes<S> <= count; i += kLanes<S>) function(i, WholeLanes<S>());
   if (i < count) function(i, FirstLanes<S>{count - i});
+}
+
+template <typename S>
+inline S row_dot(const S* a, const S* b, int64_t count) {
+  Vec<S> total = {};
+  for_lanes<S>(count, [&](int64_t i, auto lanes) { total += lanes.load(a + i) * lanes.load(b + i); });
+  return lane_sum<S>(total);
 }
 
 // What one step of one sequence reads and writes; the GRU has no cell.
