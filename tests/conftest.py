@@ -24,7 +24,7 @@ def algorithm(request):
 
 
 BAD_INPUT_SHARE = 10
-"""CI takes one of so many of the cases in test_bad_input.py."""
+"""CI takes one of so many of the cases in tests/test_refused_*.py."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("cuda") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="there is no GPU"))
-        if item.path.name == "test_bad_input.py":
+        if item.path.name.startswith("test_refused_"):
             test = item.originalname
             if seen[test] % BAD_INPUT_SHARE:
                 item.add_marker(pytest.mark.learning)
