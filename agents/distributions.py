@@ -227,6 +227,9 @@ class StateDependentGaussian(ActionDistribution):
     Args:
         shape: of an action, with A numbers.
         log_std: logarithm of the standard deviations of the function's weights, ``[K, A]``.
+
+    Attributes:
+        weights: the functions, ``[B, K, A]``; None before the first is drawn.
     """
 
     EPSILON = 1e-6
@@ -234,7 +237,7 @@ class StateDependentGaussian(ActionDistribution):
     def __init__(self, shape: tuple[int, ...], log_std: Tensor):
         self.shape = shape
         self.log_std = log_std
-        self._weights: Tensor | None = None
+        self.weights: Tensor | None = None
 
     def draw_noise(self, n_envs: int, only: Tensor | None = None) -> Tensor:
         """Draw the function of each environment anew.
@@ -248,16 +251,16 @@ class StateDependentGaussian(ActionDistribution):
         """
         std = self.log_std.detach().exp()
         drawn = std * torch.randn(n_envs, *std.shape, device=std.device, dtype=std.dtype)
-        former = self._weights
+        former = self.weights
         if only is not None and former is not None and _alike(former, drawn):
             drawn = torch.where(only[:, None, None], drawn, former)
-        self._weights = drawn
+        self.weights = drawn
         return drawn
 
     def sample(self, parameters: Tensor) -> Tensor:
         """See base class; parameters are ``[B, A + K]``."""
         mean, features = self._split(parameters)
-        weights = self._weights
+        weights = self.weights
         if weights is None or len(weights) != len(mean) or weights.device != mean.device:
             weights = self.draw_noise(len(mean))
         return self._shaped(mean + torch.bmm(features.unsqueeze(1), weights.to(mean.dtype)).squeeze(1))

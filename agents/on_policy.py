@@ -413,7 +413,7 @@ class RecurrentOnPolicyAlgorithm(ResumableAlgorithm):
     def _draws_noise_at(self, step: int) -> bool:
         """Whether state-dependent noise is drawn before a step of the rollout, counted from 0."""
         kept = self.sde_sample_freq
-        return self.use_sde and (step == 0 or (kept > 0 and step % kept == 0))
+        return self.policy.use_sde and (step == 0 or (kept > 0 and step % kept == 0))
 
     def _prepare_update(self) -> None:
         """Make sure that there is a rollout to learn from, and take up what was changed before.

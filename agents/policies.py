@@ -9,8 +9,9 @@ Dimensions: ``T`` time, ``B`` environments, ``I`` features, ``O`` output size of
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -165,6 +166,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             optimizer_kwargs=optimizer_kwargs,
         )
         self._distribution = make_distribution(action_space, getattr(self, "log_std", None), use_sde)
+        self._weights_of_playing: Tensor | None = None
         if use_sde:
             self.reset_noise()
 
@@ -331,20 +333,18 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         further = (features,) if self.use_sde else ()
         return self.action_dist.proba_distribution(mean, self.log_std, *further), state
 
-    def reset_noise(self, n_envs: int = 1, only: NDArray[np.bool_] | None = None) -> None:
+    def reset_noise(self, n_envs: int = 1) -> None:
         """Draw the noise of ``use_sde`` anew, which is kept until the next call.
 
         Args:
-            n_envs: B, environments that will be acted in.
-            only: ``[B]``, those whose noise is drawn; all if not given, or if there was none for so many.
+            n_envs: environments that will be acted in.
 
         Raises:
             ValueError: the policy has no such noise.
         """
         if not isinstance(self.distribution, StateDependentGaussian):
             raise ValueError("reset_noise() is for policies with use_sde=True.")
-        rows = None if only is None else torch.as_tensor(only, device=self.log_std.device)
-        weights = self.distribution.draw_noise(n_envs, rows)
+        weights = self.distribution.draw_noise(n_envs)
         # Stable-Baselines3's distribution has the same; what it draws itself has gradients, and no copies.
         theirs = self.action_dist
         assert isinstance(theirs, StateDependentNoiseDistribution)
@@ -422,10 +422,8 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         starts = checked_starts(episode_start, batch_size)
         if action_masks is not None:
             action_masks = checked_masks(action_masks, self.action_space, batch_size)
-        if self.use_sde and not deterministic:
-            # No rollout begins here, at which noise is drawn; an episode does.
-            self.reset_noise(batch_size, np.ones(batch_size, np.bool_) if state is None else starts)
-        with torch.no_grad():
+        new = np.ones(batch_size, np.bool_) if state is None else starts
+        with torch.no_grad(), self._noise_of_playing(None if deterministic else new):
             chosen, parameters, new_state = self._choose(
                 tensors,
                 self.state_from_arrays(state, batch_size),
@@ -438,6 +436,24 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             raise ValueError(NOT_FINITE)
         actions = self.clip_actions(chosen)
         return actions if is_batch else actions.squeeze(axis=0), state_to_arrays(new_state)
+
+    @contextlib.contextmanager
+    def _noise_of_playing(self, new_episodes: NDArray[np.bool_] | None) -> Iterator[None]:
+        """State-dependent noise of its own for what is not a rollout, drawn where an episode is new, ``[B]``.
+
+        A rollout that is under way keeps its noise. Nothing is done for None, or without such noise.
+        """
+        distribution = self.distribution
+        if new_episodes is None or not isinstance(distribution, StateDependentGaussian):
+            yield
+            return
+        of_rollout, distribution.weights = distribution.weights, self._weights_of_playing
+        try:
+            rows = torch.tensor(new_episodes, device=self.log_std.device)
+            distribution.draw_noise(len(new_episodes), rows)
+            yield
+        finally:
+            self._weights_of_playing, distribution.weights = distribution.weights, of_rollout
 
     def clip_actions(self, actions: NDArray[Any]) -> NDArray[Any]:
         """Actions as the environment takes them.

@@ -73,7 +73,7 @@ def test_density_entropy_and_noise_are_those_of_stable_baselines(batch, numbers,
     (theirs.log_prob(actions).sum() + entropy.sum()).backward()
     torch.testing.assert_close(ours_std.grad, theirs_std.grad)
     ours.draw_noise(batch)
-    theirs.exploration_mat = theirs.exploration_matrices = ours._weights  # pyright: ignore
+    theirs.exploration_mat = theirs.exploration_matrices = ours.weights  # pyright: ignore
     if batch > 1:
         torch.testing.assert_close(ours.sample(parameters), theirs.sample())
 
@@ -173,6 +173,28 @@ def test_what_plays_has_new_noise_in_each_episode_and_keeps_it_within():
     best = [agent.predict(observation, deterministic=True)[0] for _ in range(2)]
     np.testing.assert_array_equal(*best)
     agent.predict(observation[:2])  # another number of environments
+
+
+class Plays(Tape):
+    """Plays in other environments in the middle of a rollout."""
+
+    def __init__(self, n_envs: int):
+        super().__init__()
+        self.n_envs = n_envs
+
+    def _on_step(self):
+        before = torch.get_rng_state()
+        self.model.predict(np.full((self.n_envs, 3), 0.5, np.float32))
+        torch.set_rng_state(before)
+        return super()._on_step()
+
+
+@pytest.mark.parametrize("n_envs", [2, 3])
+def test_what_plays_does_not_change_the_noise_of_a_rollout(n_envs):
+    tapes = [Tape(), Plays(n_envs)]
+    for tape in tapes:
+        agent_with_noise(kind=Constant).learn(STEPS * 3, tape)
+    np.testing.assert_array_equal(*[tape.stacked("actions") for tape in tapes])
 
 
 @pytest.mark.parametrize("algorithm", [RecurrentA2C, RecurrentPPO])
