@@ -181,7 +181,8 @@ def total(core: DNCCore, inputs: Tensor, state: Any, resets: Tensor) -> tuple[li
 )
 def test_the_fast_form_gives_what_the_loop_gives(shape, sizes, switches, seed):
     names = ("masked", "deallocating", "links", "sharpened", "usage_gradient", "link_gradient")
-    chosen: dict[str, Any] = dict(zip(names, switches, strict=True), mask_minimum=0.2)
+    chosen: dict[str, Any] = dict(zip(names, switches, strict=True))
+    chosen["mask_minimum"] = 0.2 if chosen["masked"] else 0.0
     chosen["sharpened"] = chosen["sharpened"] and chosen["links"]
     chosen |= dict(zip(("slots", "slot_size", "read_heads"), sizes, strict=True))
     fast, slow = lively(seed, **chosen), lively(seed, **chosen, kernel="reference")
@@ -435,6 +436,7 @@ def test_sizes_of_what_is_trained():
         ({"read_heads": 0}, "read_heads must be at least 1, got 0"),
         ({"output_size": 0}, "output_size must be at least 1, got 0"),
         ({"mask_minimum": 1.0}, "mask_minimum must be at least 0 and below 1, got 1.0"),
+        ({"masked": False, "mask_minimum": 0.1}, "mask_minimum is for masked look-up, and masked is false"),
         ({"slots": 8, "sparse_reads": 9}, "sparse_reads must be from 1 to the number of slots, 8, got 9"),
         ({"sparse_writes": 0}, "sparse_writes must be from 1 to the number of slots, 64, got 0"),
         ({"links": False, "sharpened": True}, "sharpened is for memories with links"),

@@ -48,7 +48,7 @@ class DNCConfig:
     masked: bool = True
     """Look-up by a learned part of each slot (Csordas and Schmidhuber 2019, section 3.1)."""
     mask_minimum: float = 0.0
-    """Masks lie between this and 1."""
+    """Masks lie between this and 1; for masked look-up."""
     deallocating: bool = True
     """A freed slot loses its contents, too (Csordas and Schmidhuber 2019, section 3.2)."""
     links: bool = True
@@ -76,6 +76,8 @@ class DNCConfig:
             count = getattr(self, name)
             if count is not None and not 1 <= count <= self.slots:
                 raise ValueError(f"{name} must be from 1 to the number of slots, {self.slots}, got {count}.")
+        if self.mask_minimum and not self.masked:
+            raise ValueError("mask_minimum is for masked look-up, and masked is false.")
         for name in ("sharpened", "sparse_links"):
             if getattr(self, name) and not self.links:
                 raise ValueError(f"{name} is for memories with links, and links is false.")
