@@ -48,7 +48,7 @@ from mnm_rl.agents.policy_settings import check_policy_settings, check_sde, rena
 from mnm_rl.agents.spaces import check_extractor, check_finite, check_observation, first_numbers, is_finite
 from mnm_rl.agents.states import checked_starts, checked_state, state_fits, state_tensors, state_to_arrays
 from mnm_rl.cores import CoreChoice, MemoryCore, PairedCore, core_name, innermost
-from mnm_rl.kernels import departure
+from mnm_rl.cores.quick import departure
 
 NOT_FINITE = (
     "The policy's output is not finite for finite observations: its parameters or its state are not, or too "

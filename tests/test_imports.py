@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "cores": {"field_types", "kernels", "memory", "sizes"},
     "testing": {"cores"},
     "envs": {"sizes"},
-    "tasks": {"caches", "field_types", "text_tables"},
+    "tasks": {"caches", "field_types", "sizes", "text_tables"},
     "agents": {"cores", "files", "model_files", "sizes", "state_dicts", "updates"},
     "training": {
         "agents",

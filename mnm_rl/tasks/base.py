@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mnm_rl.field_types import check_whole
+from mnm_rl.sizes import check_fits
 from mnm_rl.tasks.sentences import SentenceLayout
 from mnm_rl.text_tables import Row
 
@@ -78,14 +79,18 @@ LEAST = {"index": 0, "batch_size": 1, "seed": 0}
 def _checked(method: Callable[..., Any]) -> Callable[..., Any]:
     """A method of a task that draws batches, with its numbers checked first."""
     signature = inspect.signature(method)
+    is_one_batch = method.__name__ != "evaluation_batches"
 
     @functools.wraps(method)
-    def draw(*arguments: Any, **named: Any) -> Any:
-        given = signature.bind(*arguments, **named).arguments
+    def draw(task: Task, *arguments: Any, **named: Any) -> Any:
+        given = signature.bind(task, *arguments, **named).arguments
         for name, least in LEAST.items():
             if name in given:
                 check_whole(name, given[name], least)
-        return method(*arguments, **named)
+        if is_one_batch and (size := given.get("batch_size")):
+            needed = size * task.least_steps * task.bytes_per_step
+            check_fits(needed, f"a batch of {size} sequences")
+        return method(task, *arguments, **named)
 
     return draw
 
@@ -94,7 +99,7 @@ class Task(ABC):
     """A source of batches. Batches depend on nothing but the arguments, so that a run can go on anywhere.
 
     The numbers that batches are asked for with are checked before a method runs, in subclasses, too: a
-    TypeError for what is not a whole number, a ValueError for one that is too small.
+    TypeError for what is not a whole number, a ValueError for one that is too small or that no memory holds.
 
     Attributes:
         input_symbols: number of input symbols, or ``None`` if inputs are vectors.
