@@ -217,7 +217,9 @@ class DiagonalGaussian(ActionDistribution):
 
 
 class StateDependentGaussian(ActionDistribution):
-    """Normal numbers whose noise is a linear function of features of the state (Raffin et al. 2022, gSDE).
+    """Normal numbers whose noise is a linear function of features of the state: gSDE.
+
+    Raffin et al. 2022, "Smooth exploration for robotic reinforcement learning" (arXiv 2005.05719), section 3.
 
     The function is drawn, ``[K, A]`` for each environment, and kept for several steps: for the same features
     the noise is the same, so that it lasts. The density is the one over all functions, as in
