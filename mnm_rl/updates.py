@@ -84,8 +84,7 @@ class GuardedOptimizer:
         loss.backward()
         if self.average_gradients:
             _average_gradients(self.parameters)
-        max_norm = math.inf if self.max_norm is None else self.max_norm
-        norm = nn.utils.clip_grad_norm_(self.parameters, max_norm)
+        norm = clip_gradients(self.parameters, math.inf if self.max_norm is None else self.max_norm)
         grad_norm = float(norm)
         if not _all_processes_agree(norm.isfinite() & loss.detach().isfinite().to(norm.device)):
             self._skip(where)
@@ -112,6 +111,22 @@ class GuardedOptimizer:
         """Take the counts from :meth:`state_dict`."""
         self.skipped = state["skipped"]
         self._skipped_in_a_row = state["skipped_in_a_row"]
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    """Scale gradients down to a Euclidean norm, and return the one they had, a scalar.
+
+    As ``torch.nn.utils.clip_grad_norm_``, but a gradient that is finite has a finite norm: the squares of
+    numbers above 1e19, which long sequences can have, are too large for single precision.
+    """
+    parameters = list(parameters)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    if gradients and not norm.isfinite():
+        norm = torch.stack([gradient.double().norm().to(norm.device) for gradient in gradients]).norm()
+    nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+    return norm
 
 
 def fuse(optimizer: Optimizer) -> None:

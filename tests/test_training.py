@@ -7,11 +7,13 @@ import sys
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from mnm_rl.files import atomic_write
 from mnm_rl.training.files import check_writable_directory, remove_partial_files
-from mnm_rl.updates import GuardedOptimizer, NonFiniteError
+from mnm_rl.updates import GuardedOptimizer, NonFiniteError, clip_gradients
 
 
 def guarded(patience=3, max_norm: float | None = 1.0):
@@ -31,6 +33,44 @@ def test_without_limit_the_gradient_is_not_scaled():
     parameter, optimizer = guarded(max_norm=None)
     optimizer.step(0.5 * parameter.square().sum(), "update 1")
     torch.testing.assert_close(parameter.data, torch.zeros(2))
+
+
+def test_a_gradient_whose_squares_are_too_large_for_their_type_is_clipped_as_any_other():
+    # torch's own norm of such a gradient is infinite, and the run would skip this update for ever.
+    parameter, optimizer = guarded()
+    info = optimizer.step(1e25 * (parameter * torch.tensor([3.0, -4.0])).sum(), "update 1")
+    assert info.applied
+    assert info.grad_norm == pytest.approx(5e25)
+    torch.testing.assert_close(parameter.data, torch.tensor([2.4, 4.8]))
+    assert optimizer.skipped == 0
+
+
+@given(
+    st.lists(st.floats(-(2.0**50), 2.0**50, width=32), min_size=2, max_size=6),
+    st.floats(1e-3, 1e3),
+    st.sampled_from([0, 40, 75]),
+)
+def test_gradients_are_clipped_as_torch_clips_them(values, max_norm, exponent):
+    """Scaled by a power of two, which changes nothing but the range."""
+    tensors = torch.tensor(values[:1]), torch.tensor(values[1:])
+    expected = [nn.Parameter(torch.zeros_like(each, dtype=torch.float64)) for each in tensors]
+    found = [nn.Parameter(torch.zeros_like(each)) for each in tensors]
+    for each, wide, narrow in zip(tensors, expected, found, strict=True):
+        wide.grad, narrow.grad = each.double() * 2.0**exponent, each * 2.0**exponent
+    norm = nn.utils.clip_grad_norm_(expected, max_norm)
+    torch.testing.assert_close(clip_gradients(found, max_norm).double(), norm, rtol=1e-5, atol=1e-20)
+    for wide, narrow in zip(expected, found, strict=True):
+        assert wide.grad is not None
+        assert narrow.grad is not None
+        torch.testing.assert_close(narrow.grad.double(), wide.grad, rtol=1e-5, atol=1e-20)
+
+
+@pytest.mark.parametrize("value", [torch.inf, torch.nan])
+def test_the_norm_of_a_gradient_that_is_not_finite_is_not(value):
+    parameter = nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.tensor([1e25, value])
+    assert not clip_gradients([parameter], 1.0).isfinite()
+    assert clip_gradients([nn.Parameter(torch.zeros(2))], 1.0) == 0, "there is no gradient"
 
 
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
