@@ -41,14 +41,11 @@ from mnm_rl.training.study import (
     FailedTrial,
     Range,
     StoppedTrial,
-    Trial,
-    best_trial,
     open_search,
     read_search,
-    read_trials,
     run_search,
-    write_trials,
 )
+from mnm_rl.training.trials import Trial, best_trial, read_trials, write_trials
 from mnm_rl.updates import NonFiniteError
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "tune.py"

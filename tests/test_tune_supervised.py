@@ -12,10 +12,11 @@ from test_scripts_a2c import run_script  # noqa: F401 - a fixture
 pytest.importorskip("optuna")
 
 from mnm_rl.training.folder import SUPERVISED, read_run
-from mnm_rl.training.study import Choice, Trial, best_trial, open_search, read_trials, run_search
+from mnm_rl.training.study import Choice, open_search, run_search
 from mnm_rl.training.supervised import search as supervised_search
 from mnm_rl.training.supervised.config import SupervisedConfig, config_to_dict
 from mnm_rl.training.supervised.search import SupervisedSearch, read_best, searched_config
+from mnm_rl.training.trials import Trial, best_trial, read_trials
 from mnm_rl.updates import NonFiniteError
 
 TINY = SupervisedConfig(

@@ -13,9 +13,10 @@ from mnm_rl.training.folder import RUN_KINDS, SUPERVISED
 from mnm_rl.training.rl.config import config_to_dict
 from mnm_rl.training.rl.settings_files import package_file, read_entries
 from mnm_rl.training.rl.study import NUMBERS, Plan, best_entry, searched_config
-from mnm_rl.training.study import Trial, best_trial, read_search, read_trials, write_trials
+from mnm_rl.training.study import read_search
 from mnm_rl.training.supervised import config as supervised_config
 from mnm_rl.training.supervised import search as supervised_search
+from mnm_rl.training.trials import Trial, best_trial, read_trials, write_trials
 
 ROOT = Path(__file__).parent.parent
 SEARCHES = sorted(path.parent.relative_to(ROOT) for path in (ROOT / "results").rglob("search.json"))

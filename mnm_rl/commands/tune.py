@@ -23,6 +23,7 @@ from rich.console import Console
 
 from mnm_rl.commands.parsing import SHORT, find_choices, parse_run
 from mnm_rl.training.command_line import one_sentence_errors
+from mnm_rl.training.confirmation import confirm
 from mnm_rl.training.devices import set_up_torch
 from mnm_rl.training.folder import A2C_AGENT, PPO_AGENT
 from mnm_rl.training.locks import hold_run
@@ -32,11 +33,12 @@ from mnm_rl.training.rl.own_environments import try_out
 from mnm_rl.training.rl.search import SPACES
 from mnm_rl.training.rl.study import BEST_FILE, Plan
 from mnm_rl.training.stopping import stop_on_signals
-from mnm_rl.training.study import Trial, best_trial, check_optuna, open_search, run_search
+from mnm_rl.training.study import check_optuna, open_search, run_search
 from mnm_rl.training.supervised import search as supervised_search
 from mnm_rl.training.supervised.config import SupervisedConfig
 from mnm_rl.training.supervised.search import OF_CORE, SupervisedSearch
 from mnm_rl.training.supervised.trainer import SupervisedTrainer
+from mnm_rl.training.trials import Trial, best_trial
 
 OF_A_RUN = ("log_every", "checkpoint_minutes", "watch_every", "analyze_every")
 """Options of a single run, of which a search has none."""
@@ -59,6 +61,8 @@ class Options:
 
     trials: int = 20
     """How many in all; a search that has fewer goes on."""
+    confirm: int = 0
+    """Train so many of the best trials again with two further seeds; what is best with all three wins."""
     prune: bool = False
     """End trials early that are worse than the median of the others."""
     out: str | None = None
@@ -107,6 +111,8 @@ def main(args: Args) -> None:
     """Search until there are as many trials as wanted, or until it is stopped."""
     if args.trials < 1:
         raise ValueError(f"trials must be at least 1, got {args.trials}.")
+    if not 0 <= args.confirm <= args.trials:
+        raise ValueError(f"confirm must be between 0 and trials, {args.trials}, got {args.confirm}.")
     check_optuna()
     set_up_torch("cpu", args.threads)
     search = search_of(args, sys.argv[1:])
@@ -125,12 +131,17 @@ def main(args: Args) -> None:
             ended.append(trial)
             console.print(_in_words(search, trial))
 
+        def tell_again(trial: Trial) -> None:
+            ended.append(trial)
+            console.print(_again_in_words(search, trial))
+
         try:
             trials = run_search(directory, search, args.trials, lambda: bool(stops), tell)
+            again = confirm(directory, search, trials, args.confirm, lambda: bool(stops), tell_again)
         except KeyboardInterrupt:
             console.print(f"Stopped after {len(ended)} more trials. The same command goes on.")
             sys.exit(130)
-    best = best_trial(trials, search.is_minimised)
+    best = best_trial(trials, search.is_minimised, again)
     if best is None:
         console.print(f"Done: no trial could be judged; the reasons are in {directory / 'trials.csv'}.")
         sys.exit(1)
@@ -194,21 +205,29 @@ def _what(search: Plan | SupervisedSearch) -> str:
 
 def _in_words(search: Plan | SupervisedSearch, trial: Trial) -> str:
     """A line about a trial."""
-    numbers = trial.numbers
-    if trial.state != "complete":
-        how = f"{trial.state} {trial.reason}".strip()
-    elif isinstance(search, Plan):
-        how = (
-            f"final {numbers['final']:.4g}, area {numbers['area']:.4g}, "
-            f"{numbers['steps_per_second']:,.0f} steps/s, {numbers['seconds']:.1f} s"
-        )
-    else:
-        how = f"best {numbers['value']:.2%}, last {numbers['final']:.2%} wrong, {numbers['seconds']:.0f} s"
     if isinstance(search, Plan):
         shown = {name: trial.entry[name] for name in SHOWN if name in trial.entry}
     else:
         shown = {name: _setting(trial.entry, name) for name in search.space}
-    return f"trial {trial.number}: {how}; {' '.join(f'{name} {value}' for name, value in shown.items())}"
+    settings = " ".join(f"{name} {value}" for name, value in shown.items())
+    return f"trial {trial.number}: {_how_it_went(search, trial)}; {settings}"
+
+
+def _again_in_words(search: Plan | SupervisedSearch, trial: Trial) -> str:
+    """A line about a trial that was trained again."""
+    return f"trial {trial.number}, seed {trial.entry['seed']}: {_how_it_went(search, trial)}"
+
+
+def _how_it_went(search: Plan | SupervisedSearch, trial: Trial) -> str:
+    numbers = trial.numbers
+    if trial.state != "complete":
+        return f"{trial.state} {trial.reason}".strip()
+    if isinstance(search, Plan):
+        return (
+            f"final {numbers['final']:.4g}, area {numbers['area']:.4g}, "
+            f"{numbers['steps_per_second']:,.0f} steps/s, {numbers['seconds']:.1f} s"
+        )
+    return f"best {numbers['value']:.2%}, last {numbers['final']:.2%} wrong, {numbers['seconds']:.0f} s"
 
 
 def _setting(entry: Mapping[str, Any], name: str) -> Any:

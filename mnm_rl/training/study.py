@@ -3,6 +3,7 @@
     search.json    what is searched, and with which settings that stay; software and hardware
     study.log      the finished trials, as Optuna's JournalStorage keeps them
     trials.csv     the same as a table: how each trial went, and every setting of it
+    confirmed.csv  how the best of them went with further seeds, if that was asked for
 
 and a file with the best trial's settings, which depends on what is searched.
 
@@ -13,7 +14,6 @@ program. A trial that is interrupted leaves nothing and is made again.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -28,8 +28,9 @@ from mnm_rl.files import atomic_write
 from mnm_rl.training.files import check_writable_directory
 from mnm_rl.training.folder import RUN_KINDS, hardware, versions
 from mnm_rl.training.options import flat
+from mnm_rl.training.trials import TRIALS_FILE, Trial, best_trial, read_confirmed, write_trials
 
-SEARCH_FILE, STUDY_FILE, TRIALS_FILE = "search.json", "study.log", "trials.csv"
+SEARCH_FILE, STUDY_FILE = "search.json", "study.log"
 STUDY_NAME = "search"
 STARTUP_TRIALS = 8
 """So many trials are drawn without regard to the others."""
@@ -37,8 +38,6 @@ PRUNE_AFTER_TRIALS, PRUNE_AFTER_PARTS = 5, 4
 """A trial may be ended early once so many have been finished and so many parts of it are done."""
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 """As Optuna has them -> in the table."""
-GROUPS = ("policy_kwargs", "core_settings", "task_options")
-"""Settings that have settings of their own, each of which has a column in the table."""
 DIGITS = 3
 """Significant ones of a number that is drawn."""
 
@@ -154,23 +153,16 @@ class Search(ABC):
         """
 
     @abstractmethod
-    def write_best(self, directory: Path, best: Trial, trials: Sequence[Trial]) -> None:
-        """Write the settings of the best trial."""
+    def train_again(
+        self, entry: Mapping[str, Any], seed: int, is_stopped: Callable[[], bool]
+    ) -> Mapping[str, float]:
+        """Train with the settings of a trial, of :meth:`entry`, and another seed; see :meth:`train`."""
 
-
-@dataclass(frozen=True)
-class Trial:
-    """A row of trials.csv."""
-
-    number: int
-    state: str
-    """complete, pruned or failed."""
-    numbers: Mapping[str, float]
-    """By name; NaN where the trial was not finished."""
-    reason: str
-    """Why it failed."""
-    entry: Mapping[str, Any]
-    """All its settings."""
+    @abstractmethod
+    def write_best(
+        self, directory: Path, best: Trial, trials: Sequence[Trial], again: Sequence[Trial] = ()
+    ) -> None:
+        """Write the settings of the best trial, which was chosen as by :func:`best_trial`."""
 
 
 def check_optuna() -> None:
@@ -361,94 +353,14 @@ def _from_optuna(trial: Any, names: Sequence[str]) -> Trial:
     return Trial(trial.number, state, numbers, attributes.get("reason", ""), attributes["entry"])
 
 
-def best_trial(trials: Sequence[Trial], is_minimised: bool = False) -> Trial | None:
-    """The first of the complete ones with the best value; ``None`` if none is complete."""
-    complete = [trial for trial in trials if trial.state == "complete"]
-    sign = -1 if is_minimised else 1
-    return max(complete, key=lambda trial: (sign * trial.numbers["value"], -trial.number), default=None)
-
-
 def _write_results(directory: Path, search: Search, trials: Sequence[Trial]) -> None:
     if not trials:
         return
     write_trials(directory / TRIALS_FILE, trials)
-    best = best_trial(trials, search.is_minimised)
+    again = read_confirmed(directory)
+    best = best_trial(trials, search.is_minimised, again)
     if best is not None:
-        search.write_best(directory, best, trials)
-
-
-def write_trials(path: Path, trials: Sequence[Trial]) -> None:
-    """Write the table of a search; numbers are as exact as they are."""
-    rows = [
-        {
-            "number": trial.number,
-            "state": trial.state,
-            **trial.numbers,
-            "reason": trial.reason,
-            **{name: _cell(value) for name, value in _columns(trial.entry).items()},
-        }
-        for trial in trials
-    ]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def read_trials(path: Path) -> list[Trial]:
-    """The table of a search.
-
-    Raises:
-        ValueError: it cannot be read, or is another table.
-    """
-    try:
-        with path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or ())
-            names = columns[columns.index("state") + 1 : columns.index("reason")]
-            return [_trial(row, names) for row in reader]
-    except OSError as error:
-        raise ValueError(f"The trials {path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, KeyError, TypeError, csv.Error) as error:
-        raise ValueError(f"The trials {path} are damaged: {error}.") from error
-
-
-def _trial(row: dict[str, str], names: Sequence[str]) -> Trial:
-    number, state, reason = int(row.pop("number")), row.pop("state"), row.pop("reason")
-    numbers = {name: float(row.pop(name)) for name in names}
-    entry: dict[str, Any] = {}
-    for column, cell in row.items():
-        if cell != "":
-            outer, _, inner = column.partition(".")
-            where = entry.setdefault(outer, {}) if inner else entry
-            where[inner or outer] = _value(cell)
-    return Trial(number, state, numbers, reason, entry)
-
-
-def _columns(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by the columns of the table; those of :data:`GROUPS` have one each."""
-    found: dict[str, Any] = {}
-    for name, value in entry.items():
-        if name in GROUPS:
-            found |= {f"{name}.{inner}": each for inner, each in value.items()}
-        else:
-            found[name] = value
-    return found
-
-
-def _cell(value: Any) -> str:
-    """As JSON; a text as it is, unless it could be taken for something else."""
-    if isinstance(value, str) and _value(value) == value and value:
-        return value
-    return json.dumps(value)
-
-
-def _value(cell: str) -> Any:
-    try:
-        return json.loads(cell)
-    except ValueError:
-        return cell
+        search.write_best(directory, best, trials, again)
 
 
 def _is_empty(directory: Path) -> bool:

@@ -69,7 +69,7 @@ def _no_velocities(
 def _popgym(
     game: str, timesteps: int, steps: int, scores: Mapping[str, float], **settings: Any
 ) -> Environment:
-    """A game whose rewards add up to between -1 and 1; ``steps`` is the length of two of its episodes."""
+    """A game whose rewards add up to between -1 and 1; ``steps``: of one or two of its episodes."""
     marks = tuple(Published(who, score, 15 * MILLION, POPGYM) for who, score in scores.items())
     settings = {"n_steps": steps, "normalize": "none", **settings}
     return Environment(game, f"POPGym{game}-v0", timesteps, 15 * MILLION, -1, 1, settings, marks)
@@ -112,6 +112,10 @@ ENVIRONMENTS = {
         _popgym(
             *("RepeatPreviousMedium", 3 * MILLION, 104, {"GRU": -0.315, "best of 13 (LMU)": 0.789}),
             **IMMEDIATE,
+        ),
+        _popgym(
+            *("RepeatPreviousHard", 3 * MILLION, 156, {"GRU": -0.428, "best of 13 (LMU)": 0.191}),
+            **{**IMMEDIATE, "batch_size": 8 * 156},
         ),
         _popgym("AutoencodeEasy", 3 * MILLION, 104, {"GRU, best of 13": -0.283}, **IMMEDIATE),
         _popgym("CountRecallEasy", MILLION, 104, {"GRU": 0.177, "best of 13 (LSTM)": 0.509}),

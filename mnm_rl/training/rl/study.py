@@ -19,8 +19,9 @@ from mnm_rl.training.folder import RUN_KINDS
 from mnm_rl.training.options import plain
 from mnm_rl.training.rl.config import CONFIGS, AgentConfig, config_from_dict, config_to_dict
 from mnm_rl.training.rl.search import Objective, chosen_config, drawn_from, search_space, train_trial
-from mnm_rl.training.rl.settings_files import entry_key, write_entry
-from mnm_rl.training.study import Search, Space, Trial, best_trial, read_search
+from mnm_rl.training.rl.settings_files import entry_key, read_entry, write_entry
+from mnm_rl.training.study import Search, Space, read_search
+from mnm_rl.training.trials import Trial, best_trial
 
 BEST_FILE = "best.yml"
 NUMBERS = ("value", "final", "area", "timesteps", "seconds", "steps_per_second")
@@ -86,14 +87,27 @@ class Plan(Search):
         result = train_trial(chosen_config(self.config, drawn), is_stopped, report)
         return {"value": result.value(self.objective), **result._asdict()}
 
-    def write_best(self, directory: Path, best: Trial, trials: Sequence[Trial]) -> None:
+    def train_again(
+        self, entry: Mapping[str, Any], seed: int, is_stopped: Callable[[], bool]
+    ) -> dict[str, float]:
+        """See :meth:`mnm_rl.training.study.Search.train_again`."""
+        settings = read_entry(entry, type(self.config), "the trial")
+        result = train_trial(dataclasses.replace(self.config, **settings, seed=seed), is_stopped)
+        return {"value": result.value(self.objective), **result._asdict()}
+
+    def write_best(
+        self, directory: Path, best: Trial, trials: Sequence[Trial], again: Sequence[Trial] = ()
+    ) -> None:
         """Write the entry of the best trial."""
         numbers = best.numbers
         title = (
             f"# The best of {len(trials)} trials by {self.objective} reward, trial {best.number}: final "
             f"{numbers['final']:.4g}, area {numbers['area']:.4g}; seed {self.seed}.\n"
         )
-        entry = best_entry(self.config.env, trials)
+        if further := [each for each in again if each.number == best.number]:
+            rewards = ", ".join(f"{each.entry['seed']}: {each.numbers['value']:.4g}" for each in further)
+            title += f"# Chosen by the mean over seeds; with further seeds its reward is {rewards}.\n"
+        entry = best_entry(self.config.env, trials, again)
         with atomic_write(directory / BEST_FILE) as temporary:
             temporary.write_text(title + yaml.safe_dump(entry, sort_keys=False, width=100))
 
@@ -110,9 +124,9 @@ def searched_config(directory: Path) -> AgentConfig:
     return config_from_dict(document["config"], RUN_KINDS[document["algorithm"]])
 
 
-def best_entry(env: str, trials: Sequence[Trial]) -> dict[str, Any] | None:
+def best_entry(env: str, trials: Sequence[Trial], again: Sequence[Trial] = ()) -> dict[str, Any] | None:
     """The best trial as what stands in a file of settings, key and entry; ``None`` if none is complete."""
-    best = best_trial(trials)
+    best = best_trial(trials, again=again)
     if best is None:
         return None
     return {entry_key(env, best.entry["policy_kwargs"]["core"]): dict(best.entry)}

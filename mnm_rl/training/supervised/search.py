@@ -27,13 +27,13 @@ from mnm_rl.training.study import (
     Search,
     Space,
     StoppedTrial,
-    Trial,
     inside,
     read_search,
     rounded,
 )
 from mnm_rl.training.supervised.config import SupervisedConfig, config_from_dict, config_to_dict
 from mnm_rl.training.supervised.trainer import SupervisedTrainer
+from mnm_rl.training.trials import Trial
 from mnm_rl.updates import NonFiniteError
 
 BEST_FILE = "best.json"
@@ -128,39 +128,54 @@ class SupervisedSearch(Search):
         report: Callable[[int, float], bool],
     ) -> dict[str, float]:
         """See :meth:`mnm_rl.training.study.Search.train`."""
-        config = self.chosen(drawn)
-        trainer = SupervisedTrainer(config, config.make_task(), directory=None)
-        errors: list[float] = []
+        return _train(self.chosen(drawn), is_stopped, report)
 
-        def noted(kind: str, row: dict[str, Any]) -> None:
-            if kind == "valid":
-                errors.append(trainer.last_error)
-                if report(len(errors), trainer.last_error):
-                    raise StoppedTrial
+    def train_again(
+        self, entry: Mapping[str, Any], seed: int, is_stopped: Callable[[], bool]
+    ) -> dict[str, float]:
+        """See :meth:`mnm_rl.training.study.Search.train_again`."""
+        config = dataclasses.replace(config_from_dict(dict(entry)), seed=seed)
+        return _train(config, is_stopped, lambda part, error: False)
 
-        def tick(iteration: int) -> None:
-            if is_stopped():
-                trainer.request_stop()
-
-        started = time.monotonic()
-        try:
-            trainer.train(noted, tick=tick)
-        except NonFiniteError as error:
-            raise FailedTrial(" ".join(str(error).split())) from error
-        if not errors:
-            raise FailedTrial(f"No validation in {config.iterations} iterations.")
-        return {
-            "value": min(errors, default=math.nan),
-            "final": errors[-1],
-            "area": mean(errors),
-            "trained_iterations": trainer.progress.iteration,
-            "seconds": time.monotonic() - started,
-        }
-
-    def write_best(self, directory: Path, best: Trial, trials: Sequence[Trial]) -> None:
+    def write_best(
+        self, directory: Path, best: Trial, trials: Sequence[Trial], again: Sequence[Trial] = ()
+    ) -> None:
         """Write the config of the best trial."""
         with atomic_write(directory / BEST_FILE) as temporary:
             temporary.write_text(json.dumps(best.entry, indent=2) + "\n")
+
+
+def _train(
+    config: SupervisedConfig, is_stopped: Callable[[], bool], report: Callable[[int, float], bool]
+) -> dict[str, float]:
+    """See :meth:`mnm_rl.training.study.Search.train`."""
+    trainer = SupervisedTrainer(config, config.make_task(), directory=None)
+    errors: list[float] = []
+
+    def noted(kind: str, row: dict[str, Any]) -> None:
+        if kind == "valid":
+            errors.append(trainer.last_error)
+            if report(len(errors), trainer.last_error):
+                raise StoppedTrial
+
+    def tick(iteration: int) -> None:
+        if is_stopped():
+            trainer.request_stop()
+
+    started = time.monotonic()
+    try:
+        trainer.train(noted, tick=tick)
+    except NonFiniteError as error:
+        raise FailedTrial(" ".join(str(error).split())) from error
+    if not errors:
+        raise FailedTrial(f"No validation in {config.iterations} iterations.")
+    return {
+        "value": min(errors, default=math.nan),
+        "final": errors[-1],
+        "area": mean(errors),
+        "trained_iterations": trainer.progress.iteration,
+        "seconds": time.monotonic() - started,
+    }
 
 
 def searched_config(directory: Path) -> SupervisedConfig:
