@@ -30,6 +30,7 @@ CONFIG: dict[str, Any] = {
     "kernel": "cpu",
 }
 Arguments = dict[str, Any]
+OTHER_STRIDES = ("every second", "transposed in memory", "one number for all")
 
 
 def valid_arguments(write_rule: Any) -> dict[str, Arguments]:
@@ -161,7 +162,7 @@ def valid_dnc_arguments() -> dict[str, Arguments]:
         "written": stacked[1].clone(),
         "resets": torch.rand(2, B) < 0.5,
         "memories": torch.stack([memory] * 3),
-        "links": torch.stack([link] * 3),
+        "links": True,
         **switches,
     }
     backward = {
@@ -169,7 +170,11 @@ def valid_dnc_arguments() -> dict[str, Arguments]:
         "after": after[:3],
         "memory_before": memory,
         "memory": memory.clone(),
-        "link_before": link,
+        "link": link,
+        "precedence": stacked[3],
+        "written": stacked[1].clone(),
+        "resets": torch.rand(2, B) < 0.5,
+        "number": 1,
         "d_read": torch.ones_like(read),
         "d_after": [torch.ones_like(field) for field in after],
         "d_memory": torch.ones_like(memory),
@@ -177,6 +182,16 @@ def valid_dnc_arguments() -> dict[str, Arguments]:
         **switches,
     }
     return {"dnc_forward": forward, "dnc_rewrite": rewrite, "dnc_backward": backward}
+
+
+def valid_product_arguments() -> dict[str, Arguments]:
+    """The same for the products of a time loop's weight."""
+    torch.manual_seed(0)
+    weight = torch.randn(5, 7)
+    packed = cpu.operators().pack_matrix(weight)
+    product = {"values": torch.randn(B, 5), "weight": weight, "packed": packed, "start": torch.randn(B, 7)}
+    outer = {"left": torch.randn(6, 5), "right": torch.randn(6, 7)}
+    return {"pack_matrix": {"weight": weight}, "packed_product": product, "outer_sum": outer}
 
 
 def spoiled_tensors(tensor: Tensor) -> Iterator[tuple[str, Any]]:
@@ -258,7 +273,11 @@ def is_right(operator: str, name: str, how: str, value: Any) -> bool:
         or (name == "d_state[3]" and shape == [0])  # stands for zeros
         or (operator.endswith("_pack") and name == "parameters[0]" and how.startswith("dimension 1"))
         or (operator == "draw" and name == "outputs" and how.startswith("dimension 0"))
-        or (operator == "draw" and how in ("every second", "transposed in memory", "one number for all"))
+        or (operator in ("draw", "pack_matrix") and how in OTHER_STRIDES)
+        or (operator == "pack_matrix" and (how == "other type" or how.startswith("dimension")))
+        or (operator == "packed_product" and name in ("weight", "start") and how in OTHER_STRIDES)
+        or (operator == "packed_product" and name == "start" and how == "one dimension less")
+        or (operator == "outer_sum" and how.startswith("dimension 1"))
     )
 
 
@@ -271,7 +290,7 @@ def spoiled_calls(operator: str, arguments: Arguments) -> Iterator[tuple[str, Ar
         for how, value in ways:
             if not is_right(operator, name, how, value):
                 yield f"{name}: {how}", call(value)
-        if name not in ("resets", "new_memory"):
+        if name not in ("resets", "new_memory", "start"):
             yield f"{name}: None", call(None)
     for name, value in arguments.items():
         if isinstance(value, list):
@@ -288,7 +307,9 @@ def spoiled_calls(operator: str, arguments: Arguments) -> Iterator[tuple[str, Ar
         for least in (None, -0.1, 1.0, torch.nan, torch.inf):
             yield f"mask_minimum: {least}", {**arguments, "mask_minimum": least}
     if operator == "dnc_backward":
-        yield "d_link: the links", {**arguments, "d_link": arguments["link_before"]}
+        yield "d_link: the links", {**arguments, "d_link": arguments["link"]}
+        for number in (-1, 2, 2**40):
+            yield f"number: {number}", {**arguments, "number": number}
         yield "d_memory: the memory", {**arguments, "d_memory": arguments["memory"]}
     if operator == "scan_forward":
         memory = arguments["state"][3]
@@ -349,9 +370,10 @@ def main(operator: str) -> None:
         "ntm": valid_ntm_arguments,
         "dnc": valid_dnc_arguments,
         "draw": lambda: valid_acting_arguments("lstm"),
+        **dict.fromkeys(("pack", "packed", "outer"), valid_product_arguments),
     }
     of_layers = valid_acting_arguments if what in ("step", "pack") else valid_recurrent_arguments
-    if kind in ("lstm", "gru", *makers):
+    if kind in ("lstm", "gru", *makers) and operator != "pack":
         valid = makers[kind]() if kind in makers else of_layers(kind)  # pyright: ignore[reportArgumentType]
         arguments = valid[operator]
         run(**arguments)

@@ -1,11 +1,12 @@
 """A DNC's time loop in C++ with a hand-written backward pass (``cpp/dnc_step.h``).
 
 A step of the memory is one call that takes one example after the other, so that its slots and links stay in
-the cache; the controller's products are torch's, over the batch. The forward pass writes memory and links in
-place and keeps vectors of every step, none of which is larger than ``[B, R, N]``. Of memory and links it
-keeps one copy every sqrt(T) steps, because a write cannot be undone: an erased entry, or a link whose factor
-was zero, is gone. The backward pass (:mod:`mnm_rl.kernels.dnc_backward`) repeats the writes, and only these,
-from one copy to the next.
+the cache; the controller's products (:mod:`mnm_rl.kernels.packed`) are over the batch. The forward pass
+writes memory and links in place and keeps vectors of every step, none of which is larger than ``[B, R, N]``.
+Of memory and links it keeps one copy every sqrt(2 T) steps, because a write cannot be undone: an erased
+entry, or a link whose factor was zero, is gone. The backward pass (:mod:`mnm_rl.kernels.dnc_backward`)
+repeats the writes, and only these, from one copy to the next: those to the slots once for each segment,
+those to the links row by row for each step.
 
 Dimensions: ``T`` time, ``B`` batch, ``N`` slots, ``W`` size of a slot, ``R`` read heads, ``U`` size of the
 interface vector; ``d_h`` controller.
@@ -16,7 +17,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,8 +25,13 @@ from torch import Tensor
 from mnm_rl.kernels import cpu, recurrent
 from mnm_rl.kernels.dnc_backward import Backward
 from mnm_rl.kernels.dnc_problem import Call, Parameters, Record, State, forget, options, segment_length
+from mnm_rl.kernels.packed import StepProduct
 from mnm_rl.memory.dnc import Switches
 
+CACHE_BYTES = 5 * 2**20
+"""Of a block's memories and links; twice as much takes about a twentieth more time."""
+LEAST_BLOCK = 8
+"""Fewer sequences take longer, because the controller's weights are read for each block."""
 _thread = threading.local()
 
 
@@ -38,7 +44,7 @@ def fits(switches: Switches, *tensors: Tensor) -> bool:
 def scan(
     projected: Tensor, parameters: Parameters, switches: Switches, state: State, resets: Tensor | None
 ) -> tuple[Tensor, State]:
-    """Run the time loop.
+    """Run the time loop, a block of sequences at a time.
 
     Args:
         projected: the inputs' part of the controller's gates, biases included, ``[T, B, 4 d_h]``.
@@ -53,8 +59,25 @@ def scan(
     Raises:
         BuildError: the operation cannot be compiled.
     """
-    controls, *final = _Scan.apply(Call(switches, resets), projected, *parameters, *state.tensors())
-    return controls, State(*final)
+    blocks = max(1, -(-projected.shape[1] // _largest_block(state)))
+    tensors = (projected, *(() if resets is None else (resets,)))
+    parts = zip(
+        *(tensor.tensor_split(blocks, 1) for tensor in tensors),
+        *(field.tensor_split(blocks) for field in state.tensors()),
+        strict=True,
+    )
+    ran = []
+    for entries, *others in parts:
+        call = Call(switches, None if resets is None else others.pop(0))
+        ran.append(_Scan.apply(call, entries, *parameters, *others))
+    controls, *final = zip(*ran, strict=True)
+    return torch.cat(controls, 1), State(*[torch.cat(field) for field in final])
+
+
+def _largest_block(state: State) -> int:
+    """So many sequences go through time together: their memories and links stay near the processor."""
+    sizes = [field[:1].nbytes for field in (state.memory, state.link) if field is not None]
+    return max(LEAST_BLOCK, CACHE_BYTES // max(1, sum(sizes)))
 
 
 def step(projected: Tensor, parameters: Parameters, switches: Switches, state: State) -> tuple[Tensor, State]:
@@ -73,7 +96,7 @@ def step(projected: Tensor, parameters: Parameters, switches: Switches, state: S
     acting, key = _acting(), id(parameters.interface_bias)
     if acting.get(key) is not state.memory:
         state = _with_copies(state)
-    record, state = advance(projected, parameters, switches, state)
+    record, state = advance(projected, Products.of(parameters, 1), switches, state)
     if key in acting:
         acting[key] = state.memory
     return record.control, state
@@ -95,16 +118,32 @@ def _acting() -> dict[int, Tensor | None]:
     return getattr(_thread, "acting", {})
 
 
-def advance(
-    projected: Tensor, parameters: Parameters, switches: Switches, state: State
-) -> tuple[Record, State]:
+class Products(NamedTuple):
+    """Of the controller, with its weights as they are in all steps."""
+
+    gates: StepProduct
+    """Of ``[h; r]`` of the step before, ``[d_h + R W, 4 d_h]``."""
+    interface: StepProduct
+    """Of h, ``[d_h, U]``."""
+    interface_bias: Tensor
+
+    @classmethod
+    def of(cls, parameters: Parameters, steps: int) -> Products:
+        """For so many steps."""
+        recurrent = torch.cat([parameters.weight_hh, parameters.weight_rh], 1)
+        gates, interface = (
+            StepProduct(weight.mT, steps) for weight in (recurrent, parameters.interface_weight)
+        )
+        return cls(gates, interface, parameters.interface_bias)
+
+
+def advance(projected: Tensor, products: Products, switches: Switches, state: State) -> tuple[Record, State]:
     """One step, as ``DNCCore._advance``; memory and links of the state, all contiguous, are overwritten."""
-    sums = torch.addmm(projected, state.hidden, parameters.weight_hh.mT)
-    sums.addmm_(state.reads.flatten(1), parameters.weight_rh.mT)
+    sums = products.gates(torch.cat([state.hidden, state.reads.flatten(1)], 1), projected)
     i, f, g, o = sums.chunk(4, 1)
     cell = f.sigmoid() * state.cell + i.sigmoid() * g.tanh()
     hidden = o.sigmoid() * cell.tanh()
-    vector = torch.addmm(parameters.interface_bias, hidden, parameters.interface_weight.mT)
+    vector = products.interface(hidden, products.interface_bias)
     *vectors, reads = cpu.operators().dnc_forward(
         vector, state.vectors(), state.memory, state.link, *options(switches)
     )
@@ -133,13 +172,14 @@ class _Scan(torch.autograd.Function):
         parameters, state = Parameters(*tensors[:given]), _with_copies(State(*tensors[given:]))
         keep, every = any(ctx.needs_input_grad), segment_length(len(projected))
         any_reset = None if call.resets is None else call.resets.any(1).tolist()
+        products = Products.of(parameters, len(projected))
         records, copies = [], []
         for t, entry in enumerate(projected.unbind(0)):
             if keep and t and t % every == 0:  # at the start they are those that were given
                 copies += [field.clone() for field in (state.memory, state.link) if field is not None]
             if call.resets is not None and any_reset is not None and any_reset[t]:
                 state = State(*[forget(field, call.resets[t]) for field in state.tensors()])
-            record, state = advance(entry, parameters, call.switches, state)
+            record, state = advance(entry, products, call.switches, state)
             records.append(record.tensors() if keep else [record.control])
         stacked = [torch.stack(column) for column in zip(*records, strict=True)]
         if keep:

@@ -15,22 +15,33 @@ from torch import Tensor
 
 from mnm_rl.kernels import cpu
 from mnm_rl.kernels.dnc_problem import Call, Parameters, Record, State, forget, options, segment_length
+from mnm_rl.kernels.packed import StepProduct, outer_sum
 
 
 class Segment:
-    """Steps of which memory and links are written anew, and what is the same in all of them.
+    """Steps whose memories are written anew, and what is the same in all of them.
+
+    Links are not written anew: a row of them depends on itself alone, so that each step of the backward pass
+    repeats it from the start of the segment, in the cache.
 
     Args:
         call: of the scan, with the resets of the segment, if it has any.
         cell: before each step, ``[steps, B, d_h]``.
         before: usage, write weights, read weights and precedence before each step.
         after: of the steps.
-        rooms: for M and L before each step and after the last, ``[steps + 1, B, ...]``; the first are there,
-            as they were before the reset. The last L is left out.
+        memories: room for M before each step and after the last, ``[steps + 1, B, N, W]``; the first is
+            there, as it was before the reset.
+        link: L before the first step, as it was before the reset.
     """
 
     def __init__(
-        self, call: Call, cell: Tensor, before: list[Tensor], after: Record, rooms: Sequence[Tensor]
+        self,
+        call: Call,
+        cell: Tensor,
+        before: list[Tensor],
+        after: Record,
+        memories: Tensor,
+        link: Tensor | None,
     ):
         self.call, self.before, self.after = call, before, after
         i, f, g, o = after.sums.chunk(4, 2)
@@ -42,10 +53,10 @@ class Segment:
         """From the gradient of the cell to those of the sums of i, f and g, ``[steps, B, 3, d_h]``."""
         self.from_hidden = bent * o * (1 - o)
         """From the gradient of the hidden state to that of the sum of o."""
-        self.memories, self.links = rooms[0], rooms[1] if len(rooms) > 1 else None
+        self.memories, self.link = memories, link
         cpu.operators().dnc_rewrite(
             *(after.vector, before, after.write_weights, call.resets),
-            *(self.memories, self.links, *options(call.switches)),
+            *(memories, link is not None, *options(call.switches)),
         )
 
     def memory_backward(
@@ -67,7 +78,8 @@ class Segment:
         after = [field[i] for field in self.after.vectors()[:3]]
         *d_before, d_vector = cpu.operators().dnc_backward(
             *(self.after.vector[i], self._vectors(i), after, self._memory(i), self.memories[i + 1]),
-            *(self._link(i), d_reads, d_vectors, d_memory, d_link, *options(self.call.switches)),
+            *(self.link, self.before[-1], self.after.write_weights, self.call.resets, i),
+            *(d_reads, d_vectors, d_memory, d_link, *options(self.call.switches)),
         )
         return d_before, d_vector
 
@@ -82,14 +94,8 @@ class Segment:
 
     def _memory(self, i: int) -> Tensor:
         """M before step ``i``, after a reset."""
-        return self._fresh(self.memories[i], i)
-
-    def _link(self, i: int) -> Tensor | None:
-        return None if self.links is None else self._fresh(self.links[i], i)
-
-    def _fresh(self, field: Tensor, i: int) -> Tensor:
-        resets = self.call.resets
-        return field if resets is None or not resets[i].any() else forget(field, resets[i])
+        memory, resets = self.memories[i], self.call.resets
+        return memory if resets is None or not resets[i].any() else forget(memory, resets[i])
 
 
 class Backward:
@@ -105,8 +111,10 @@ class Backward:
         gradients: Sequence[Tensor],
     ):
         self.switches, self.resets = call
-        self.parameters, self.start, self.record, self.copies = parameters, start, record, copies
-        self.recurrent = torch.cat([parameters.weight_hh, parameters.weight_rh], 1)
+        self.start, self.record, self.copies = start, record, copies
+        recurrent, steps = torch.cat([parameters.weight_hh, parameters.weight_rh], 1), len(record.cell)
+        self.to_control = StepProduct(recurrent, steps)
+        self.to_hidden = StepProduct(parameters.interface_weight, steps)
         self.d_controls, final = gradients[0], State(*gradients[1:])
         self.d_control = torch.cat([final.hidden, final.reads.flatten(1)], 1)
         self.d_cell, self.d_vectors = final.cell, [field.contiguous() for field in final.vectors()]
@@ -126,18 +134,18 @@ class Backward:
         steps = len(self.record.cell)
         every, each = segment_length(steps), 2 if self.switches.links else 1
         # The same for all segments: to touch memory for the first time costs more than to write a step anew.
-        rooms = [copy.new_empty(every + 1, *copy.shape) for copy in self.copies[:each]]
+        memories = self.copies[0].new_empty(every + 1, *self.copies[0].shape)
         for start in reversed(range(0, steps, every)):
             stop, place = min(start + every, steps), start // every * each
-            for room, copy in zip(rooms, self.copies[place : place + each], strict=True):
-                room[0] = copy
-            segment = self._segment(start, stop, [room[: stop - start + 1] for room in rooms])
+            memories[0] = self.copies[place]
+            link = self.copies[place + 1].contiguous() if self.switches.links else None
+            segment = self._segment(start, stop, memories[: stop - start + 1], link)
             for t in reversed(range(start, stop)):
                 self._step(t, segment, t - start)
                 if self.resets is not None and self.any_reset is not None and self.any_reset[t]:
                     self._cross_reset(self.resets[t])
 
-    def _segment(self, start: int, stop: int, rooms: Sequence[Tensor]) -> Segment:
+    def _segment(self, start: int, stop: int, memories: Tensor, link: Tensor | None) -> Segment:
         resets = None
         if self.resets is not None and self.any_reset is not None and any(self.any_reset[start:stop]):
             resets = self.resets[start:stop].contiguous()
@@ -151,7 +159,7 @@ class Backward:
         pairs = zip(self.start.vectors(), self.record.vectors(), strict=True)
         after = Record(*[field[start:stop] for field in self.record.tensors()])
         call, cell = Call(self.switches, resets), before(self.start.cell, self.record.cell)
-        return Segment(call, cell, [before(*pair) for pair in pairs], after, rooms)
+        return Segment(call, cell, [before(*pair) for pair in pairs], after, memories, link)
 
     def _step(self, t: int, segment: Segment, i: int) -> None:
         d_hidden, d_reads = (self.d_control + self.d_controls[t]).tensor_split([self.d_cell.shape[1]], 1)
@@ -160,10 +168,10 @@ class Backward:
             i, d_reads, self.d_vectors, self.d_memory, self.d_link
         )
         self.d_interface[t] = d_interface
-        d_hidden = torch.addmm(d_hidden, d_interface, self.parameters.interface_weight)
+        d_hidden = self.to_hidden(d_interface, d_hidden)
         d_sums, self.d_cell = segment.controller_backward(i, d_hidden, self.d_cell)
         self.d_sums[t] = d_sums
-        self.d_control = d_sums @ self.recurrent
+        self.d_control = self.to_control(d_sums)
 
     def _cross_reset(self, mask: Tensor) -> None:
         """No gradient flows into the episode before."""
@@ -178,9 +186,11 @@ class Backward:
         first = torch.cat([start.hidden, start.reads.flatten(1)], 1).unsqueeze(0)
         before = torch.cat([first, record.control[:-1]])
         before = before if self.resets is None else forget(before, self.resets)
-        d_recurrent = self.d_sums.flatten(0, 1).mT @ before.flatten(0, 1)
-        d_vector = self.d_interface.flatten(0, 1)
-        d_weight = d_vector.mT @ record.control[..., :size].flatten(0, 1)
+        d_recurrent = outer_sum(self.d_sums, before)
+        d_weight, d_vector = (
+            outer_sum(self.d_interface, record.control[..., :size]),
+            self.d_interface.flatten(0, 1),
+        )
         d_parameters = (d_recurrent[:, :size], d_recurrent[:, size:], d_weight, d_vector.sum(0))
         d_hidden, d_reads = self.d_control[:, :size], self.d_control[:, size:].reshape(start.reads.shape)
         usage, written, read, *precedence = self.d_vectors

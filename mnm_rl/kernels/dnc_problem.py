@@ -89,8 +89,12 @@ def options(switches: Switches) -> tuple[Any, ...]:
 
 
 def segment_length(steps: int) -> int:
-    """Steps from one copy of memory and links to the next: as many as there are copies."""
-    return math.ceil(math.sqrt(steps))
+    """Steps from one copy of memory and links to the next.
+
+    sqrt(2 T), so that there are half as many copies: a copy has the links, too, which are most of it, and a
+    segment that is repeated has none.
+    """
+    return math.ceil(math.sqrt(2 * steps))
 
 
 def forget(field: Tensor, mask: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ constexpr std::array kDncVectorNames{"usage", "write_weights", "read_weights", "
 // The sizes of a call, and the checks of its tensors: everything that is later indexed.
 struct DncCall {
   DncCall(
-      const Tensor& vector, const Tensor& memory, const optional<Tensor>& link, int64_t read_heads,
-      optional<double> mask_minimum, bool deallocating, bool usage_gradient) {
+      const Tensor& vector, const Tensor& memory, bool links, int64_t read_heads, optional<double> mask_minimum,
+      bool deallocating, bool usage_gradient) {
     TORCH_CHECK_VALUE(memory.defined() && memory.dim() == 3, "memory must be [B, N, W].");
     TORCH_CHECK_VALUE(
         read_heads >= 1 && read_heads <= kLargest, "read_heads must be from 1 to ", kLargest, ", got ", read_heads, ".");
@@ -24,7 +24,7 @@ struct DncCall {
     TORCH_CHECK_VALUE(
         type == at::kFloat || type == at::kDouble, "memory must be float32 or float64, not ", type, ".");
     B = memory.size(0);
-    z = {memory.size(1), memory.size(2), read_heads, mask_minimum.has_value(), deallocating, link.has_value(),
+    z = {memory.size(1), memory.size(2), read_heads, mask_minimum.has_value(), deallocating, links,
          usage_gradient, mask_minimum.value_or(0)};
     TORCH_CHECK_VALUE(z.N >= 1 && z.W >= 1, "memory must have a slot at least, got ", memory.sizes(), ".");
     TORCH_CHECK_VALUE(
@@ -32,7 +32,6 @@ struct DncCall {
     TORCH_CHECK_VALUE(z.mask_minimum >= 0 && z.mask_minimum < 1, "mask_minimum must be in [0, 1).");
     check("vector", vector, {B, z.U()});
     check_memory("memory", memory);
-    check_link("link", link);
   }
 
   void check(const char* what, const Tensor& tensor, const Shape& shape) const {
@@ -96,7 +95,8 @@ S* example(const optional<Tensor>& tensor, int64_t b) {
 inline std::vector<Tensor> dnc_forward_batch(
     const Tensor& vector, std::vector<Tensor> before, const Tensor& memory, const optional<Tensor>& link,
     int64_t read_heads, optional<double> mask_minimum, bool deallocating, bool usage_gradient) {
-  const DncCall call(vector, memory, link, read_heads, mask_minimum, deallocating, usage_gradient);
+  const DncCall call(vector, memory, link.has_value(), read_heads, mask_minimum, deallocating, usage_gradient);
+  call.check_link("link", link);
   call.check_vectors("before: ", before, true);
   std::vector<Tensor> after = call.new_vectors(memory);
   const Tensor read = at::empty({call.B, call.z.R, call.z.W}, memory.options());
@@ -114,37 +114,31 @@ inline std::vector<Tensor> dnc_forward_batch(
   return after;
 }
 
-// Memory and links of the steps of a segment whose write weights are known, from those at the start of it, which
-// are the first of `memories` [S + 1, B, N, W] and `links` [S + 1, B, N, N]. An example goes through all steps
-// before the next, so that what a step writes is still in the cache when the next one reads it. The links after
-// the last step are not needed, and not written.
+// The memories of the steps of a segment whose write weights are known, from the one at the start of it, which
+// is the first of `memories` [S + 1, B, N, W]. An example goes through all steps before the next, so that what a
+// step writes is still in the cache when the next one reads it.
 inline void dnc_rewrite_batch(
     const Tensor& vectors, std::vector<Tensor> before, const Tensor& written, const optional<Tensor>& resets,
-    const Tensor& memories, const optional<Tensor>& links, int64_t read_heads, optional<double> mask_minimum,
-    bool deallocating, bool usage_gradient) {
+    const Tensor& memories, bool links, int64_t read_heads, optional<double> mask_minimum, bool deallocating,
+    bool usage_gradient) {
   TORCH_CHECK_VALUE(vectors.defined() && vectors.dim() == 3, "vectors must be [S, B, U].");
   TORCH_CHECK_VALUE(memories.defined() && memories.dim() == 4, "memories must be [S + 1, B, N, W].");
-  TORCH_CHECK_VALUE(!links || (links->defined() && links->dim() == 4), "links must be [S + 1, B, N, N].");
   const int64_t steps = vectors.size(0);
   TORCH_CHECK_VALUE(steps >= 1, "vectors must be of a step at least.");
   TORCH_CHECK_VALUE(
-      memories.size(0) == steps + 1 && (!links || links->size(0) == steps + 1),
-      "memories and links must be one more than there are steps, ", steps, ".");
-  const optional<Tensor> link = links ? optional<Tensor>((*links)[0]) : optional<Tensor>();
-  const DncCall call(vectors[0], memories[0], link, read_heads, mask_minimum, deallocating, usage_gradient);
+      memories.size(0) == steps + 1, "memories must be one more than there are steps, ", steps, ".");
+  const DncCall call(vectors[0], memories[0], links, read_heads, mask_minimum, deallocating, usage_gradient);
   const DncSizes& z = call.z;
   const int64_t B = call.B;
   call.check("vectors", vectors, {steps, B, z.U()});
   call.check("memories", memories, {steps + 1, B, z.N, z.W});
-  if (links) call.check("links", *links, {steps + 1, B, z.N, z.N});
   call.check_vectors("before: ", before, true, steps);
   call.check("written", written, {steps, B, z.N});
   if (resets) check_tensor("resets", "", *resets, at::kBool, Shape{steps, B});
   const auto run = [&](auto number) {
     using S = decltype(number);
-    const Buffer<S> nothing(z.N * std::max(z.N, z.W), S(0));
+    const Buffer<S> nothing(z.N * z.W, S(0));
     S* const memory = memories.data_ptr<S>();
-    S* const linked = links ? links->data_ptr<S>() : nullptr;
     call.for_examples<S>([&](int64_t b, S* scratch, int64_t*) {
       for (int64_t i = 0; i < steps; ++i) {
         const int64_t at = i * B + b;
@@ -155,28 +149,62 @@ inline void dnc_rewrite_batch(
         const DncInterface<S> xi(z, vectors.const_data_ptr<S>() + at * z.U(), carver.take(z.U()));
         S* retained = carver.take(z.N);
         retain(z, xi, past.reads, retained);
-        const int64_t size = z.N * z.W, square = z.N * z.N;
+        const int64_t size = z.N * z.W;
         rewrite<S>(
             z, xi, retained, weights, fresh ? nothing.data() : memory + at * size, memory + (at + B) * size);
-        if (!linked || i + 1 == steps) continue;
-        const LinkStep<S> step{z.N, z.R, past.precedence, weights, past.reads};
-        const S* from = fresh ? nothing.data() : linked + at * square;
-        for (int64_t row = 0; row < z.N; ++row)
-          relink_row<S>(step, row, from + row * z.N, linked + (at + B) * square + row * z.N);
       }
     });
   };
   call.type == at::kDouble ? run(0.0) : run(0.0f);
 }
 
+// The links before step `number` of a segment: those at the start of it, and what was written to them since, or
+// since the last reset.
+struct DncLinks {
+  const optional<Tensor>& start;        // [B, N, N]
+  const Tensor &precedence, &written;   // before and after each step, [S, B, N]
+  const optional<Tensor>& resets;       // [S, B]
+  int64_t number;
+
+  void check(const DncCall& call) const {
+    call.check_link("link", start);
+    if (!start) return;
+    TORCH_CHECK_VALUE(precedence.defined() && precedence.dim() == 3, "precedence must be [S, B, N].");
+    const int64_t steps = precedence.size(0);
+    TORCH_CHECK_VALUE(
+        0 <= number && number < steps, "number must be that of one of ", steps, " steps, got ", number, ".");
+    call.check("precedence", precedence, {steps, call.B, call.z.N});
+    call.check("written", written, {steps, call.B, call.z.N});
+    if (resets) check_tensor("resets", "", *resets, at::kBool, Shape{steps, call.B});
+  }
+  template <typename S>
+  LinkReplay<S> of(const DncCall& call, int64_t b) const {
+    if (!start) return {};
+    const int64_t N = call.z.N, B = call.B;
+    const S* kept = start->const_data_ptr<S>() + b * N * N;
+    int64_t first = 0;
+    for (int64_t step = number; resets && step >= 0; --step)
+      if (resets->const_data_ptr<bool>()[step * B + b]) {
+        kept = nullptr, first = step;
+        break;
+      }
+    const int64_t at = (first * B + b) * N;
+    return {
+        kept, precedence.const_data_ptr<S>() + at, written.const_data_ptr<S>() + at, number - first, B * N};
+  }
+};
+
 // Gradients of usage, write weights, read weights and precedence before the step, and of the interface vector;
 // those of memory and links are overwritten, from after the step to before.
 inline std::vector<Tensor> dnc_backward_batch(
     const Tensor& vector, std::vector<Tensor> before, std::vector<Tensor> after, const Tensor& memory_before,
-    const Tensor& memory, const optional<Tensor>& link_before, const Tensor& d_read, std::vector<Tensor> d_after,
+    const Tensor& memory, const optional<Tensor>& link, const Tensor& precedence, const Tensor& written,
+    const optional<Tensor>& resets, int64_t number, const Tensor& d_read, std::vector<Tensor> d_after,
     const Tensor& d_memory, const optional<Tensor>& d_link, int64_t read_heads, optional<double> mask_minimum,
     bool deallocating, bool usage_gradient) {
-  const DncCall call(vector, memory, link_before, read_heads, mask_minimum, deallocating, usage_gradient);
+  const DncCall call(vector, memory, link.has_value(), read_heads, mask_minimum, deallocating, usage_gradient);
+  const DncLinks links{link, precedence, written, resets, number};
+  links.check(call);
   call.check_vectors("before: ", before, true);
   call.check_vectors("after: ", after, false);
   call.check_vectors("d_after: ", d_after, true);
@@ -187,7 +215,7 @@ inline std::vector<Tensor> dnc_backward_batch(
   TORCH_CHECK_VALUE(
       !d_memory.is_alias_of(memory) && !d_memory.is_alias_of(memory_before),
       "d_memory must not overlap with the memories.");
-  TORCH_CHECK_VALUE(!d_link || !d_link->is_alias_of(*link_before), "d_link must not overlap with link_before.");
+  TORCH_CHECK_VALUE(!d_link || !d_link->is_alias_of(*link), "d_link must not overlap with link.");
   std::vector<Tensor> d_before = call.new_vectors(memory);
   const Tensor d_vector = at::empty_like(vector);
   const auto run = [&](auto number) {
@@ -195,7 +223,7 @@ inline std::vector<Tensor> dnc_backward_batch(
     call.for_examples<S>([&](int64_t b, S* scratch, int64_t* order) {
       const DncPast<S> past{
           vector.const_data_ptr<S>() + b * call.z.U(), call.past<S>(before, b),  call.past<S>(after, b),
-          example<S>(memory_before, b),                example<S>(memory, b), example<S>(link_before, b)};
+          example<S>(memory_before, b),                example<S>(memory, b), links.of<S>(call, b)};
       const DncGradients<S> d{
           example<S>(d_read, b),   call.past<S>(d_after, b), call.vectors<S, S>(d_before, b),
           example<S>(d_memory, b), example<S>(d_link, b),    example<S>(d_vector, b)};

@@ -13,13 +13,30 @@ namespace mnm {
 constexpr double kSlotEpsilon = 1e-6;  // EPSILON of mnm_rl/memory/dnc.py
 
 template <typename S>
+inline S largest(const S* values, int64_t count) {
+  S most = values[0];
+  int64_t i = 0;
+  if (count >= kLanes<S>) {
+    Vec<S> lanes = load(values);
+    for (i = kLanes<S>; i + kLanes<S> <= count; i += kLanes<S>) {
+      const Vec<S> next = load(values + i);
+      lanes = next > lanes ? next : lanes;
+    }
+    for (int64_t lane = 0; lane < kLanes<S>; ++lane) most = std::max(most, lanes[lane]);
+  }
+  for (; i < count; ++i) most = std::max(most, values[i]);
+  return most;
+}
+
+template <typename S>
 inline void apply_softmax(S* values, int64_t count) {
-  S most = values[0], sum = 0;
-  for (int64_t i = 1; i < count; ++i) most = std::max(most, values[i]);
+  const S most = largest(values, count);
   for (int64_t i = 0; i < count; ++i) values[i] -= most;
   apply<S>(values, nullptr, count, [](Vec<S> v) { return exponential(v); });
-  for (int64_t i = 0; i < count; ++i) sum += values[i];
-  for (int64_t i = 0; i < count; ++i) values[i] /= sum;
+  Sum<S> sum;
+  in_lanes<S>(count, [&](int64_t i, auto kind) { sum.add(fetch<decltype(kind)>(values + i)); });
+  const S total = sum.total();
+  for (int64_t i = 0; i < count; ++i) values[i] /= total;
 }
 
 // Numbers that are carved off one buffer, one after the other.
@@ -60,12 +77,17 @@ struct Lookup {
     }
     for (int64_t i = 0; i < N; ++i) {
       int64_t r = 0;
-      for (; r + 4 <= R; r += 4) compare<4>(r, i, memory + i * W);
-      for (; r < R; ++r) compare<1>(r, i, memory + i * W);
+      for (; r + 4 <= R; r += 4) compare<4>(r, i, memory + i * W, masks);
+      for (; r < R; ++r) compare<1>(r, i, memory + i * W, masks);
     }
     for (int64_t r = 0; r < R; ++r) {
-      S* row = weights + r * N;
-      for (int64_t i = 0; i < N; ++i) row[i] = strengths[r] * cosines[r * N + i];
+      S *row = weights + r * N, *norm = norms + r * N, *cosine = cosines + r * N;
+      const S key_norm = key_norms[r], strength = strengths[r];
+      for (int64_t i = 0; i < N; ++i) {
+        norm[i] = std::sqrt(norm[i] + S(kSlotEpsilon));
+        cosine[i] /= norm[i] * key_norm + S(kSlotEpsilon);
+        row[i] = strength * cosine[i];
+      }
       apply_softmax(row, N);
     }
   }
@@ -76,23 +98,35 @@ struct Lookup {
   S* key_norms;                     // [R]
 
  private:
+  // Slot i with heads [r, r + H): products to `cosines` and squares to `norms`.
   template <int H>
-  void compare(int64_t r, int64_t i, const S* slot) {
+  void compare(int64_t r, int64_t i, const S* slot, bool is_masked) {
     const S *key = weighted + r * W, *mask = mask_squares + r * W;
     Sum<S> product[H], square[H];
-    in_lanes<S>(W, [&](int64_t k, auto kind) {
-      using T = decltype(kind);
-      const T value = fetch<T>(slot + k);
-      for (int h = 0; h < H; ++h) {
-        product[h].add(value * fetch<T>(key + h * W + k));
-        square[h].add(value * value * fetch<T>(mask + h * W + k));
-      }
-    });
-    for (int h = 0; h < H; ++h) {
-      const S norm = std::sqrt(square[h].total() + S(kSlotEpsilon));
-      norms[(r + h) * N + i] = norm;
-      cosines[(r + h) * N + i] = product[h].total() / (norm * key_norms[r + h] + S(kSlotEpsilon));
+    if (is_masked) {
+      in_lanes<S>(W, [&](int64_t k, auto kind) {
+        using T = decltype(kind);
+        const T value = fetch<T>(slot + k), squared = value * value;
+#pragma GCC unroll 4
+        for (int h = 0; h < H; ++h) {
+          product[h].add(value * fetch<T>(key + h * W + k));
+          square[h].add(squared * fetch<T>(mask + h * W + k));
+        }
+      });
+      store_totals<H>(square, norms + r * N + i, N);
+    } else {
+      in_lanes<S>(W, [&](int64_t k, auto kind) {
+        using T = decltype(kind);
+        const T value = fetch<T>(slot + k);
+        square[0].add(value * value);
+#pragma GCC unroll 4
+        for (int h = 0; h < H; ++h) product[h].add(value * fetch<T>(key + h * W + k));
+      });
+      const S norm = square[0].total();
+#pragma GCC unroll 4
+      for (int h = 0; h < H; ++h) norms[(r + h) * N + i] = norm;
     }
+    store_totals<H>(product, cosines + r * N + i, N);
   }
 };
 
@@ -110,21 +144,29 @@ void look_up_backward(
   const int64_t R = found.R, N = found.N, W = found.W;
   S *d_products = d_weights, *d_norms = scratch, *d_weighted = scratch + R * N, *d_squares = d_weighted + R * W;
   std::fill(d_weighted, d_weighted + 2 * R * W, S(0));
-  std::vector<S> d_key_squares(R, S(0));
+  std::vector<S> d_key_squares(R);
   for (int64_t r = 0; r < R; ++r) {
     const S *weights = found.weights + r * N, *cosines = found.cosines + r * N, *norms = found.norms + r * N;
-    S *from = d_weights + r * N, *to_norm = d_norms + r * N, sum = 0, d_strength = 0;
+    S *from = d_weights + r * N, *to_norm = d_norms + r * N;
     const S key_norm = found.key_norms[r], beta = strengths[r];
-    for (int64_t i = 0; i < N; ++i) sum += weights[i] * from[i];
-    for (int64_t i = 0; i < N; ++i) {
-      const S d_logit = weights[i] * (from[i] - sum);
-      d_strength += d_logit * cosines[i];
-      const S d_product = beta * d_logit / (norms[i] * key_norm + S(kSlotEpsilon));
-      from[i] = d_product;
-      to_norm[i] = -d_product * cosines[i] * key_norm / (2 * norms[i]);
-      d_key_squares[r] -= d_product * cosines[i] * norms[i] / (2 * key_norm);
-    }
-    d.strengths[r] = d_strength;
+    Sum<S> weighted_sum, d_strength, d_key_norm;
+    in_lanes<S>(N, [&](int64_t i, auto kind) {
+      using T = decltype(kind);
+      weighted_sum.add(fetch<T>(weights + i) * fetch<T>(from + i));
+    });
+    const S sum = weighted_sum.total();
+    in_lanes<S>(N, [&](int64_t i, auto kind) {
+      using T = decltype(kind);
+      const T cosine = fetch<T>(cosines + i), norm = fetch<T>(norms + i);
+      const T d_logit = fetch<T>(weights + i) * (fetch<T>(from + i) - sum);
+      d_strength.add(d_logit * cosine);
+      const T d_product = beta * d_logit / (norm * key_norm + S(kSlotEpsilon)), d_cosine = d_product * cosine;
+      put(from + i, d_product);
+      put(to_norm + i, -d_cosine * key_norm / (S(2) * norm));
+      d_key_norm.add(d_cosine * norm);
+    });
+    d.strengths[r] = d_strength.total();
+    d_key_squares[r] = -d_key_norm.total() / (2 * key_norm);
   }
   for (int64_t i = 0; i < N; ++i)  // all heads at a slot while it is at hand
     for (int64_t r = 0; r < R; ++r) {

@@ -115,7 +115,7 @@ void rewrite(
 template <typename S>
 int64_t dnc_scratch(const DncSizes& z) {
   const int64_t heads = z.R * z.N;
-  return padded<S>(z.U()) + 9 * padded<S>(z.N) + 2 * padded<S>(heads) + padded<S>(2 * heads) +
+  return padded<S>(z.U()) + 8 * padded<S>(z.N) + padded<S>(2 * z.N) + 2 * padded<S>(heads) + padded<S>(2 * heads) +
          padded<S>(heads + 2 * z.R * z.W) + Lookup<S>::size(z.R, z.N, z.W) + Lookup<S>::size(1, z.N, z.W);
 }
 
@@ -164,7 +164,8 @@ template <typename S>
 struct DncPast {
   const S* raw;
   DncVectors<const S> before, after;
-  const S *memory_before, *memory, *link_before;
+  const S *memory_before, *memory;
+  LinkReplay<S> links;  // to those before the step
 };
 
 // Gradients of the state: those of the vectors after the step are read, those before it are written; of memory
@@ -213,7 +214,7 @@ void reads_backward(
 template <typename S>
 void order_backward(
     const DncSizes& z, const DncPast<S>& past, const DncGradients<S>& d, const S* d_ends, S* d_written,
-    S* d_modes, S* row, S* from_backward) {
+    S* d_modes, S* rows, S* from_backward) {
   const int64_t N = z.N, R = z.R;
   const S *precedence = past.before.precedence, *written = past.after.written;
   S product = 0, kept = 1;
@@ -223,8 +224,8 @@ void order_backward(
     d.before.precedence[i] = kept * d.after.precedence[i];
   }
   relink_example_backward<S>(
-      {N, R, precedence, written, past.before.reads}, past.link_before,
-      {d_ends, d.link, d_written, d.before.precedence, d.before.reads, from_backward}, row);
+      {N, R, precedence, written, past.before.reads}, past.links,
+      {d_ends, d.link, d_written, d.before.precedence, d.before.reads, from_backward}, rows);
   for (int64_t r = 0; r < R; ++r) {
     S back = 0, both = 0;
     for (int64_t i = 0; i < N; ++i) {
@@ -319,7 +320,7 @@ void dnc_backward(
   Carver<S> carver(scratch);
   const DncInterface<S> xi(z, past.raw, carver.take(z.U()));
   S *retained = carver.take(N), *d_written = carver.take(N), *d_retained = carver.take(N);
-  S *d_free = carver.take(N), *d_found = carver.take(N), *row = carver.take(N);
+  S *d_free = carver.take(N), *d_found = carver.take(N), *rows = carver.take(2 * N);
   S *d_contents = carver.take(R * N), *d_ends = carver.take(2 * R * N), *from_backward = carver.take(R * N);
   S* more = carver.take(R * N + 2 * R * W);
   retain(z, xi, past.before.reads, retained);
@@ -334,7 +335,7 @@ void dnc_backward(
   std::copy(d.after.written, d.after.written + N, d_written);
   std::fill(d.before.reads, d.before.reads + R * N, S(0));
   reads_backward(z, xi, past, d, found.weights, d_contents, d_ends, d_modes);
-  if (z.links) order_backward(z, past, d, d_ends, d_written, d_modes, row, from_backward);
+  if (z.links) order_backward(z, past, d, d_ends, d_written, d_modes, rows, from_backward);
   look_up_backward<S>(
       found, xi.keys, xi.masks, xi.strengths, past.memory, d_contents, d.memory,
       {d_keys, d_masks, d_strengths}, more);

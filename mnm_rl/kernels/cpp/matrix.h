@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <type_traits>
+#include <utility>
 
 namespace mnm {
 
@@ -51,13 +52,15 @@ inline void for_parts(int64_t count, Function function) {
   }
 }
 
-// The sum of the halves of a vector of W numbers.
+template <typename S, size_t... kLane>
+inline HalfVec<S> add_halves(Vec<S> v, std::index_sequence<kLane...>) {
+  return __builtin_shufflevector(v, v, kLane...) + __builtin_shufflevector(v, v, (kLane + sizeof...(kLane))...);
+}
+// The sum of the halves of a vector of W numbers. Without its address, which would keep sums of whole loops out of
+// the registers.
 template <typename S>
 inline HalfVec<S> add_halves(Vec<S> v) {
-  HalfVec<S> low, high;
-  std::memcpy(&low, &v, sizeof(low));
-  std::memcpy(&high, reinterpret_cast<const char*>(&v) + sizeof(low), sizeof(high));
-  return low + high;
+  return add_halves<S>(v, std::make_index_sequence<kLanes<S> / 2>());
 }
 
 // a and b, of eight numbers each: four sums of pairs of a and four of b, mixed. Twice makes four lane sums.

@@ -16,6 +16,7 @@
 #include "dnc.h"
 #include "forward.h"
 #include "ntm.h"
+#include "packed_product.h"
 #include "recurrent.h"
 
 #include <torch/library.h>
@@ -236,12 +237,12 @@ TORCH_LIBRARY(MNM_LIBRARY, library) {
       mnm::dnc_forward_batch);
   library.def(
       ("dnc_rewrite(Tensor vectors, Tensor[] before, Tensor written, Tensor? resets, Tensor(a!) memories, "
-       "Tensor(b!)? links, " + dnc_switches + "()")
+       "bool links, " + dnc_switches + "()")
           .c_str(),
       mnm::dnc_rewrite_batch);
   library.def(
       ("dnc_backward(Tensor vector, Tensor[] before, Tensor[] after, Tensor memory_before, Tensor memory, "
-       "Tensor? link_before, Tensor d_read, Tensor[] d_after, Tensor(a!) d_memory, Tensor(b!)? d_link, " +
+       "Tensor? link, Tensor precedence, Tensor written, Tensor? resets, int number, Tensor d_read, Tensor[] d_after, Tensor(a!) d_memory, Tensor(b!)? d_link, " +
        dnc_switches + "Tensor[]")
           .c_str(),
       mnm::dnc_backward_batch);
@@ -264,6 +265,10 @@ TORCH_LIBRARY(MNM_LIBRARY, library) {
   library.def("lstm_pack(Tensor[] parameters) -> Tensor[]", mnm::recurrent_pack<mnm::Lstm>);
   library.def("gru_pack(Tensor[] parameters) -> Tensor[]", mnm::recurrent_pack<mnm::Gru>);
   library.def("draw(Tensor outputs, Tensor weight, Tensor bias) -> Tensor", mnm::draw);
+  library.def("outer_sum(Tensor left, Tensor right) -> Tensor", mnm::outer_sum);
+  library.def("pack_matrix(Tensor weight) -> Tensor", mnm::pack_matrix);
+  library.def(
+      "packed_product(Tensor values, Tensor weight, Tensor packed, Tensor? start) -> Tensor", mnm::packed_product);
   library.def(
       "ntm_forward(Tensor projected, Tensor? resets, Tensor[] parameters, Tensor[] state, Tensor[] initial, "
       "bool save) -> (Tensor controls, Tensor[] final_state, Tensor[] saved)",
