@@ -33,6 +33,7 @@ CASES: dict[str, Case] = {
     "lstm": ("lstm", {}),
     "mnm-p": ("mnm-p", {}),
     "fwm": ("fwm", {}),
+    "fwm, chunked": ("fwm", {"kernel": "chunked"}),
     "fwm, plain loop": ("fwm", {"kernel": "reference"}),
     "delta-net": ("delta-net", {}),
     "delta-net, plain loop": ("delta-net", {"kernel": "reference"}),

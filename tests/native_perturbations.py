@@ -30,6 +30,7 @@ CONFIG: dict[str, Any] = {
     "kernel": "cpu",
 }
 Arguments = dict[str, Any]
+OTHER_READS = ("dimension 2 longer", "dimension 2 shorter")
 OTHER_STRIDES = ("every second", "transposed in memory", "one number for all")
 
 
@@ -184,6 +185,21 @@ def valid_dnc_arguments() -> dict[str, Arguments]:
     return {"dnc_forward": forward, "dnc_rewrite": rewrite, "dnc_backward": backward}
 
 
+def valid_fwm_arguments() -> dict[str, Arguments]:
+    """The same for the operators of the fast weight memory."""
+    torch.manual_seed(0)
+    entity, relation, reads = 5, 3, 2
+    shapes = ((entity,), (relation,), (entity,), (), (entity,), (reads, relation))
+    commands = [torch.rand(B, T, *shape) for shape in shapes]
+    memory = torch.rand(B, entity, relation, entity) / 9
+    forward = {"commands": commands, "resets": torch.rand(B, T) < 0.3, "memory": memory, "save": True}
+    read, last, copies, norms = cpu.operators().fwm_forward(**forward)
+    backward = {key: value for key, value in forward.items() if key != "save"}
+    backward |= {"copies": copies, "norms": norms}
+    backward |= {"d_reads": torch.ones_like(read), "d_last": torch.ones_like(last)}
+    return {"fwm_forward": forward, "fwm_backward": backward}
+
+
 def valid_product_arguments() -> dict[str, Arguments]:
     """The same for the products of a time loop's weight."""
     torch.manual_seed(0)
@@ -277,6 +293,8 @@ def is_right(operator: str, name: str, how: str, value: Any) -> bool:
         or (operator == "pack_matrix" and (how == "other type" or how.startswith("dimension")))
         or (operator == "packed_product" and name in ("weight", "start") and how in OTHER_STRIDES)
         or (operator == "packed_product" and name == "start" and how == "one dimension less")
+        or (operator.startswith("fwm") and name == "commands[5]" and how in OTHER_READS)
+        or (name == "norms" and how == "transposed in memory")  # has one column, which is no other order
         or (operator == "outer_sum" and how.startswith("dimension 1"))
     )
 
@@ -369,6 +387,7 @@ def main(operator: str) -> None:
     makers: dict[str, Callable[[], dict[str, Arguments]]] = {
         "ntm": valid_ntm_arguments,
         "dnc": valid_dnc_arguments,
+        "fwm": valid_fwm_arguments,
         "draw": lambda: valid_acting_arguments("lstm"),
         **dict.fromkeys(("pack", "packed", "outer"), valid_product_arguments),
     }

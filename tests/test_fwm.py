@@ -14,11 +14,17 @@ from torch import Tensor, nn
 
 from mnm_rl.cores import make_core
 from mnm_rl.cores.fwm import FWMConfig, FWMCore, FWMState
-from mnm_rl.kernels import fwm
+from mnm_rl.kernels import fwm, fwm_cpu, recurrent
 from mnm_rl.kernels.fwm import Commands, plain, plain_step, scan
 from mnm_rl.testing import check_core
 
 SMALL: dict[str, Any] = dict(hidden_size=5, entity_size=3, relation_size=4, reads=2)
+NEEDS_COMPILER = pytest.mark.skipif(not recurrent.compiles(), reason="needs a C++ compiler")
+CPU = pytest.param("cpu", marks=NEEDS_COMPILER)
+SCANS = pytest.mark.parametrize(
+    "run", [scan, pytest.param(fwm_cpu.scan, marks=NEEDS_COMPILER)], ids=["chunked", "cpu"]
+)
+"""The forms that are meant to be used."""
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -80,7 +86,7 @@ def by_the_equations(core: FWMCore, inputs: np.ndarray, resets: np.ndarray) -> t
     return np.array(outputs), norms
 
 
-@pytest.mark.parametrize("kernel", ["reference", "chunked"])
+@pytest.mark.parametrize("kernel", ["reference", "chunked", CPU])
 def test_the_core_follows_the_equations(kernel: Any) -> None:
     core, generator = lively(kernel=kernel), np.random.default_rng(1)
     inputs, resets = generator.normal(size=(40, 3, 3)), generator.random((40, 3)) < 0.1
@@ -93,7 +99,13 @@ def test_the_core_follows_the_equations(kernel: Any) -> None:
     assert 0.1 < np.mean(limited) < 0.9  # both of max(1, |F|) have been there
 
 
-@pytest.mark.parametrize("changes", [{}, {"kernel": "reference"}, {"kernel": "chunked"}, {"residual": False}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({}, {"kernel": "reference"}, {"kernel": "chunked"}, {"residual": False}),
+        pytest.param({"kernel": "cpu"}, marks=NEEDS_COMPILER),
+    ],
+)
 def test_every_form_keeps_every_promise(changes: dict[str, Any]) -> None:
     check_core("fwm", **{**SMALL, **changes})
 
@@ -162,26 +174,97 @@ def test_chunks_are_the_plain_loop(sizes: Any, scale: float, share: float | None
     check_same(found, results(plain, commands, memory, resets), 1e-9)
 
 
-def test_chunks_of_the_usual_length_are_the_plain_loop() -> None:
+@SCANS
+def test_chunks_of_the_usual_length_are_the_plain_loop(run: Any) -> None:
     commands, memory = draw_commands((2, 3 * fwm.CHUNK + 1, 8, 7, 3), 0.5, 0)
     resets = torch.rand(commands.rates.shape) < 0.02
-    check_same(results(scan, commands, memory, resets), results(plain, commands, memory, resets), 1e-8)
+    check_same(results(run, commands, memory, resets), results(plain, commands, memory, resets), 1e-8)
 
 
-def test_chunks_in_float32_are_near_the_plain_loop_in_float64() -> None:
+@NEEDS_COMPILER
+@settings(deadline=None, max_examples=60)
+@given(
+    st.tuples(
+        st.integers(1, 3), st.integers(1, 80), st.integers(1, 20), st.integers(1, 9), st.integers(1, 3)
+    ),
+    st.sampled_from([0.1, 0.7, 2.0]),
+    st.sampled_from([None, 0.1, 0.6, 1.0]),
+    st.sampled_from([0.0, 0.5, 1.0]),
+    st.integers(0, 99),
+)
+def test_the_operation_is_the_plain_loop(
+    sizes: Any, scale: float, share: float | None, asked: float, seed: int
+) -> None:
+    """Also where only some of the reads, or none, have a gradient."""
+    commands, memory = draw_commands(sizes, scale, seed)
+    generator = torch.Generator().manual_seed(seed)
+    resets = None if share is None else torch.rand(*sizes[:2], generator=generator) < share
+    is_asked = torch.rand(*sizes[:2], 1, generator=generator) < asked
+
+    def run(form: Any) -> dict[str, Tensor]:
+        def masked(*arguments: Any) -> tuple[Tensor, Tensor]:
+            reads, last = form(*arguments)
+            return torch.where(is_asked, reads, 0), last
+
+        return results(masked, commands, memory, resets)
+
+    assert fwm_cpu.fits(commands, memory)
+    check_same(run(fwm_cpu.scan), run(plain), 1e-9)
+
+
+@NEEDS_COMPILER
+def test_the_operation_has_the_same_results_with_several_threads() -> None:
+    commands, memory = draw_commands((5, 70, 8, 7, 3), 0.5, 0)
+    alone = results(fwm_cpu.scan, commands, memory, None)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        check_same(results(fwm_cpu.scan, commands, memory, None), alone, 0)
+    finally:
+        torch.set_num_threads(before)
+
+
+@NEEDS_COMPILER
+def test_what_was_before_a_reset_is_gone_whatever_it_was() -> None:
+    commands, memory = draw_commands((2, 40, 3, 4, 2), 0.5, 0)
+    resets = torch.zeros(2, 40, dtype=torch.bool)
+    resets[:, 35] = True
+    with torch.no_grad():
+        reads, last = fwm_cpu.scan(commands, memory, resets)
+        lost = Commands(*(torch.cat([x[:, :35] * torch.nan, x[:, 35:]], 1) for x in commands))
+        found = fwm_cpu.scan(lost, memory * torch.inf, resets)
+    assert torch.equal(found[0][:, 35:], reads[:, 35:])
+    assert torch.equal(found[1], last)
+
+
+@NEEDS_COMPILER
+def test_the_operation_takes_what_fits() -> None:
+    for entity, fits in ((32, True), (64, None), (65, False)):
+        commands, memory = draw_commands((1, 2, entity, 2, 1), 1.0, 0, torch.float32)
+        if fits is not None:  # with shorter vectors 64 numbers do not
+            assert fwm_cpu.fits(commands, memory) == fits
+    core = make_core("fwm", 3, entity_size=65, kernel="cpu")
+    with pytest.raises(ValueError, match="The kernel 'cpu' takes plain tensors on the processor"):
+        core(torch.zeros(2, 1, 3))
+    assert make_core("fwm", 3, entity_size=65)(torch.zeros(2, 1, 3)).outputs.isfinite().all()
+
+
+@SCANS
+def test_chunks_in_float32_are_near_the_plain_loop_in_float64(run: Any) -> None:
     sizes = (4, 200, 32, 32, 3)
     exact, near = (draw_commands(sizes, 0.3, 0, dtype) for dtype in (torch.float64, torch.float32))
     with torch.no_grad():
-        expected, found = plain(*exact), scan(*near)
+        expected, found = plain(*exact), run(*near)
     assert plain(*exact)[1].flatten(1).norm(dim=1).min() > 0.99  # at its greatest size
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.double(), other, rtol=0, atol=2e-4)
 
 
-def test_saturated_commands_leave_everything_finite() -> None:
+@pytest.mark.parametrize("kernel", ["chunked", CPU])
+def test_saturated_commands_leave_everything_finite(kernel: str) -> None:
     # |k| is 32 and each write turns the memory over: 1 / max(1, |F|) is about 1/25 at every step, so that
     # their product over a chunk is no float32 number.
-    core = make_core("fwm", 3)
+    core = make_core("fwm", 3, kernel=kernel)
     assert isinstance(core, FWMCore)
     inputs = (1e3 * torch.randn(100, 2, 3)).requires_grad_()
     with torch.no_grad():
@@ -196,12 +279,13 @@ def test_saturated_commands_leave_everything_finite() -> None:
     assert core(torch.zeros(3, 2, 3)).outputs.isfinite().all()
 
 
+@SCANS
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 99), st.sampled_from([0.3, 1.0, 5.0]))
-def test_the_memory_is_never_larger_than_one(seed: int, scale: float) -> None:
+def test_the_memory_is_never_larger_than_one(run: Any, seed: int, scale: float) -> None:
     commands, memory = draw_commands((3, 40, 4, 4, 1), scale, seed)
     with torch.no_grad():
-        last = scan(commands, memory)[1]
+        last = run(commands, memory)[1]
     assert last.flatten(1).norm(dim=1).max() <= 1 + 1e-12
 
 
@@ -282,8 +366,9 @@ def test_the_trace_is_of_the_write_and_the_read() -> None:
     )
 
 
-def test_it_keeps_vectors_and_a_memory_for_each_chunk() -> None:
-    core = make_core("fwm", 8, hidden_size=16, entity_size=16, relation_size=16)
+@pytest.mark.parametrize("kernel", ["chunked", CPU])
+def test_it_keeps_vectors_and_a_memory_for_each_chunk(kernel: str) -> None:
+    core = make_core("fwm", 8, hidden_size=16, entity_size=16, relation_size=16, kernel=kernel)
     inputs, kept = torch.randn(64, 2, 8), {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -297,11 +382,11 @@ def test_it_keeps_vectors_and_a_memory_for_each_chunk() -> None:
 
 
 def test_gradients_of_gradients_need_the_plain_loop() -> None:
-    for kernel in ("chunked", "reference"):
+    for kernel in ("chunked", "auto", "reference"):
         core = lively(kernel=kernel)
         inputs = torch.randn(3, 1, 3, dtype=torch.float64, requires_grad=True)
         (d,) = torch.autograd.grad(core(inputs).outputs.square().sum(), inputs, create_graph=True)
-        if kernel == "chunked":
+        if kernel != "reference":
             with pytest.raises(RuntimeError, match="once_differentiable"):
                 d.sum().backward()
         else:
@@ -339,7 +424,7 @@ def test_it_learns_to_answer_with_the_partner_of_a_symbol() -> None:
         ({"entity_size": 0}, "entity_size must be at least 1, got 0"),
         ({"reads": 0}, "reads must be at least 1, got 0"),
         ({"reads": 1001}, "reads must be at most 1000, got 1001"),
-        ({"kernel": "cpu"}, "kernel must be one of auto, reference, chunked, got 'cpu'"),
+        ({"kernel": "gpu"}, "kernel must be one of auto, reference, chunked, cpu, got 'gpu'"),
     ],
 )
 def test_settings_are_checked(setting: dict[str, Any], message: str) -> None:

@@ -33,6 +33,7 @@ def compiled() -> None:
         *(("lstm_step", 200), ("gru_step", 180), ("lstm_pack", 70), ("gru_pack", 70), ("draw", 40)),
         *(("ntm_forward", 300), ("ntm_backward", 600)),
         *(("dnc_forward", 150), ("dnc_rewrite", 180), ("dnc_backward", 350)),
+        *(("fwm_forward", 150), ("fwm_backward", 250)),
         *(("pack_matrix", 9), ("packed_product", 50), ("outer_sum", 25)),
     ],
 )

@@ -22,11 +22,13 @@ from mnm_rl.cores.checks import checked_config
 from mnm_rl.cores.recurrent import LSTMConfig, LSTMCore, LSTMState
 from mnm_rl.field_types import check_own_fields
 from mnm_rl.kernels import fwm as kernel
+from mnm_rl.kernels import fwm_cpu
 from mnm_rl.kernels.fwm import Commands, plain_step
 
-Kernel = Literal["auto", "reference", "chunked"]
-"""``chunked`` takes many steps at once, ``reference`` is the plain loop; ``auto`` is ``chunked`` for more
-than one step, but for the plain loop where torch must see into each operation."""
+Kernel = Literal["auto", "reference", "chunked", "cpu"]
+"""``cpu`` is an operation in C++, ``chunked`` takes many steps at once in torch, ``reference`` is the plain
+loop. ``auto`` is ``cpu`` where that compiles and takes the sizes, else ``chunked`` for more than one step,
+but for the plain loop where torch must see into each operation."""
 OPENING = 1.0
 """Added to what the rate is the logistic function of, so that a new core writes."""
 FORGET_BIAS = 1.0
@@ -138,10 +140,16 @@ class FWMCore(MemoryCore[FWMState]):
             state = reset_state(state, initial, resets)
         hidden, control = self.controller.step(inputs, LSTMState(state.hidden, state.cell))
         commands = self._commands(hidden.unsqueeze(1))
-        memory, _, read = plain_step(state.memory, [tensor[:, 0] for tensor in commands])
+        if self._takes_operation(commands, state.memory):
+            reads, memory = fwm_cpu.scan(commands, state.memory)
+            read = reads[:, 0]
+        else:
+            memory, _, read = plain_step(state.memory, [tensor[:, 0] for tensor in commands])
         return self._outputs(hidden, read), FWMState(control.hidden, control.cell, memory)
 
     def _run(self, commands: Commands, memory: Tensor, resets: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self._takes_operation(commands, memory):
+            return fwm_cpu.scan(commands, memory, resets)
         if self._takes_chunks(commands.rates.shape[1]):
             result = kernel.scan(commands, memory, resets)
             if not outlasts_reset(result[0], resets):
@@ -163,6 +171,16 @@ class FWMCore(MemoryCore[FWMState]):
 
     def _outputs(self, hidden: Tensor, read: Tensor) -> Tensor:
         return hidden + self.output(read) if self.config.residual else self.output(read)
+
+    def _takes_operation(self, commands: Commands, memory: Tensor) -> bool:
+        if self.config.kernel == "cpu":
+            if not fwm_cpu.fits(commands, memory):
+                raise ValueError(
+                    "The kernel 'cpu' takes plain tensors on the processor, with entities of at most 64 "
+                    "numbers (32 without AVX-512, half as many in float64), and needs a C++ compiler."
+                )
+            return True
+        return self.config.kernel == "auto" and fwm_cpu.fits(commands, memory)
 
     def _takes_chunks(self, steps: int) -> bool:
         if self.config.kernel != "auto":

@@ -15,6 +15,7 @@
 #include "blocks.h"
 #include "dnc.h"
 #include "forward.h"
+#include "fwm.h"
 #include "ntm.h"
 #include "packed_product.h"
 #include "recurrent.h"
@@ -265,6 +266,12 @@ TORCH_LIBRARY(MNM_LIBRARY, library) {
   library.def("lstm_pack(Tensor[] parameters) -> Tensor[]", mnm::recurrent_pack<mnm::Lstm>);
   library.def("gru_pack(Tensor[] parameters) -> Tensor[]", mnm::recurrent_pack<mnm::Gru>);
   library.def("draw(Tensor outputs, Tensor weight, Tensor bias) -> Tensor", mnm::draw);
+  library.def(
+      "fwm_forward(Tensor[] commands, Tensor? resets, Tensor memory, bool save) -> Tensor[]", mnm::fwm_forward);
+  library.def(
+      "fwm_backward(Tensor[] commands, Tensor? resets, Tensor memory, Tensor copies, Tensor norms, Tensor d_reads, "
+      "Tensor d_last) -> Tensor[]",
+      mnm::fwm_backward);
   library.def("outer_sum(Tensor left, Tensor right) -> Tensor", mnm::outer_sum);
   library.def("pack_matrix(Tensor weight) -> Tensor", mnm::pack_matrix);
   library.def(
