@@ -111,9 +111,11 @@ class FwmExample {
       look_up<S, J>(z, memory, subject(t), relation(t), v);
   }
 
-  // The write of step t, given v [P]; u [P] and |F|^2 after it and before it is made to be at most 1 are kept. `v_next`,
-  // which may be v, becomes that of the next step, if there is one before `stop`. |F|^2 goes from before to after.
-  void advance(int64_t t, int64_t stop, const S* before, S* after, const S* v, S* u, S& size, S& norm, S* v_next) const {
+  // The write of step t, given v [P]. Kept are u [P] and `size`, |F|^2 before it is made to be at most 1. `v_next`,
+  // which may be v, becomes that of the next step, if there is one before `stop`; `norm`, |F|^2, goes from before the
+  // step to after it.
+  void advance(
+      int64_t t, int64_t stop, const S* before, S* after, const S* v, S* u, S& size, S& norm, S* v_next) const {
     if (is_fresh(t)) norm = 0;
     const S step = step_size(t), key = key_square(t);
     size = norm;
@@ -167,8 +169,8 @@ void cut_rows(const S* from, int64_t rows, int64_t count, int64_t width, S* to) 
   for (int64_t row = 0; row < rows; ++row, from += width, to += count) std::copy(from, from + count, to);
 }
 
-// What was read last at each step [B, T, d_t], F after the last step, and, if asked for, F and |F|^2 before each segment,
-// [B, segments, K P] and [B, segments].
+// What was read last at each step [B, T, d_t], F after the last step, and, if asked for, F and |F|^2 before each
+// segment, [B, segments, K P] and [B, segments].
 inline std::vector<Tensor> fwm_forward(
     std::vector<Tensor> commands, const optional<Tensor>& resets, const Tensor& memory, bool save) {
   const FwmCall call(std::move(commands), resets, memory);
@@ -227,8 +229,8 @@ struct FwmBackward {
           sizes[i], norm, v.data() + (i + 1) * P);
   }
 
-  // Through the reads of step t, from the gradient of the last of them; `d_queries` [d_s] and `d_relations` [N, d_r] are
-  // zero before.
+  // Through the reads of step t, from the gradient of the last of them; `d_queries` [d_s] and `d_relations` [N, d_r]
+  // are zero before.
   void reads_backward(
       const FwmExample<S, J>& example, int64_t t, const S* memory, const S* d_read, S* d_queries, S* d_relations) {
     example.read(t, memory, found.data(), scales.data());
@@ -310,7 +312,8 @@ inline std::vector<Tensor> fwm_backward(
         pad_rows(d_last.const_data_ptr<S>() + b * whole, z.rows(), z.targets, P, work.d_memory.data());
         S d_norm = 0;
         for (int64_t segment = segments - 1; segment >= 0; --segment) {
-          const int64_t start = segment * kFwmSegment, stop = std::min(T, start + kFwmSegment), at = b * segments + segment;
+          const int64_t start = segment * kFwmSegment, stop = std::min(T, start + kFwmSegment);
+          const int64_t at = b * segments + segment;
           work.repeat(
               example, start, stop, copies.const_data_ptr<S>() + at * size, norms.const_data_ptr<S>()[at]);
           for (int64_t t = stop - 1; t >= start; --t) {

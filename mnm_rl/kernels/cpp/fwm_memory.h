@@ -157,8 +157,8 @@ S along_key(const FwmSizes& z, const S* memory, const S* d_memory, const S* s, c
   return lane_sum<S>((product[0] + product[1]) + (product[2] + product[3]));
 }
 
-// Through F' = scale (F + s x r x u), where u depends on v = F(s, r): the gradient of F' becomes that of F, given that of
-// v, and those of s and r are added to. `before` is F, null for zeros.
+// Through F' = scale (F + s x r x u), where u depends on v = F(s, r): the gradient of F' becomes that of F, given that
+// of v, and those of s and r are added to. `before` is F, null for zeros.
 template <typename S, int J>
 void write_backward(
     const FwmSizes& z, const S* before, const S* s, const S* r, const S* u, S scale, const S* d_v, S* d_memory,
