@@ -123,9 +123,14 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
     parameters = list(parameters)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
-    if gradients and not norm.isfinite():
-        norm = torch.stack([gradient.double().norm().to(norm.device) for gradient in gradients]).norm()
-    nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+    if not gradients or norm.isfinite():
+        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+        return norm
+    norm = torch.stack([gradient.double().norm().to(norm.device) for gradient in gradients]).norm()
+    # In two steps, since the factor may be too small for their type, too.
+    root = (max_norm / norm).clamp(max=1).sqrt()
+    for gradient in gradients:
+        gradient.mul_(root.to(gradient.device)).mul_(root.to(gradient.device))
     return norm
 
 

@@ -104,7 +104,7 @@ class Elsewhere(torch.Tensor):
 def test_processes_agree_where_the_parameters_are(monkeypatch):
     group = OnlyOneDevice("cuda", monkeypatch)
     monkeypatch.setattr(
-        "torch.nn.utils.clip_grad_norm_", lambda parameters, most: torch.tensor(1.0).as_subclass(Elsewhere)
+        "mnm_rl.updates.clip_gradients", lambda parameters, most: torch.tensor(1.0).as_subclass(Elsewhere)
     )
     monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: tensor)
     parameter = nn.Parameter(torch.ones(3))

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import distributed, multiprocessing, nn
+from torch import distributed, multiprocessing
 
+from mnm_rl import updates
 from mnm_rl.tasks.babi import BabiTask, repeats_by_error
 from mnm_rl.tasks.dictionary import INSTANCES, DictionaryTask
 from mnm_rl.training.curves import CurveFile, read_curve
@@ -95,7 +96,7 @@ def test_a_run_stopped_by_a_signal_is_the_run_that_never_stopped(number, moment,
         return original(*arguments)
 
     if moment == "update":
-        place, name = nn.utils, "clip_grad_norm_"
+        place, name = updates, "clip_gradients"
     else:
         place, name = type(stopped.task), "count_errors"
     original = getattr(place, name)

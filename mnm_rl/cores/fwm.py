@@ -140,7 +140,7 @@ class FWMCore(MemoryCore[FWMState]):
             state = reset_state(state, initial, resets)
         hidden, control = self.controller.step(inputs, LSTMState(state.hidden, state.cell))
         commands = self._commands(hidden.unsqueeze(1))
-        if self._takes_operation(commands, state.memory):
+        if self._form(commands, state.memory) == "cpu":
             reads, memory = fwm_cpu.scan(commands, state.memory)
             read = reads[:, 0]
         else:
@@ -148,9 +148,10 @@ class FWMCore(MemoryCore[FWMState]):
         return self._outputs(hidden, read), FWMState(control.hidden, control.cell, memory)
 
     def _run(self, commands: Commands, memory: Tensor, resets: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self._takes_operation(commands, memory):
+        form = self._form(commands, memory)
+        if form == "cpu":
             return fwm_cpu.scan(commands, memory, resets)
-        if self._takes_chunks(commands.rates.shape[1]):
+        if form == "chunked":
             result = kernel.scan(commands, memory, resets)
             if not outlasts_reset(result[0], resets):
                 return result
@@ -172,21 +173,21 @@ class FWMCore(MemoryCore[FWMState]):
     def _outputs(self, hidden: Tensor, read: Tensor) -> Tensor:
         return hidden + self.output(read) if self.config.residual else self.output(read)
 
-    def _takes_operation(self, commands: Commands, memory: Tensor) -> bool:
-        if self.config.kernel == "cpu":
-            if not fwm_cpu.fits(commands, memory):
+    def _form(self, commands: Commands, memory: Tensor) -> Kernel:
+        """What computes these, one of those that :data:`Kernel` has besides ``auto``."""
+        kernel = self.config.kernel
+        if kernel in ("auto", "cpu"):
+            if fwm_cpu.fits(commands, memory):
+                return "cpu"
+            if kernel == "cpu":
                 raise ValueError(
                     "The kernel 'cpu' takes plain tensors on the processor, with entities of at most 64 "
                     "numbers (32 without AVX-512, half as many in float64), and needs a C++ compiler."
                 )
-            return True
-        return self.config.kernel == "auto" and fwm_cpu.fits(commands, memory)
-
-    def _takes_chunks(self, steps: int) -> bool:
-        if self.config.kernel != "auto":
-            return self.config.kernel == "chunked"
+        if kernel != "auto":
+            return kernel
         is_seen_into = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-        return steps > 1 and not is_seen_into
+        return "chunked" if commands.rates.shape[1] > 1 and not is_seen_into else "reference"
 
 
 def _recorded(
