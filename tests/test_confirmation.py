@@ -44,6 +44,7 @@ def test_the_mean_over_seeds_decides_among_what_was_trained_again():
     assert number_of(trials, lost, is_minimised=True) == 1
     assert number_of(trials, [trial(number, math.nan, 1, "failed") for number in (1, 0)]) == 0
     assert best_trial([trials[3]]) is None
+    assert number_of(trials, [trial(7, 9, 1), trial(3, 9, 1), trial(1, 3, 1)]) == 1, "7 and 3 are none"
 
 
 def test_the_value_of_the_chosen_trial_stays_its_own():

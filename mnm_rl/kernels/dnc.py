@@ -59,7 +59,7 @@ def scan(
     Raises:
         BuildError: the operation cannot be compiled.
     """
-    blocks = max(1, -(-projected.shape[1] // _largest_block(state)))
+    blocks = -(-projected.shape[1] // _largest_block(state))
     tensors = (projected, *(() if resets is None else (resets,)))
     parts = zip(
         *(tensor.tensor_split(blocks, 1) for tensor in tensors),
@@ -121,8 +121,10 @@ def _acting() -> dict[int, Tensor | None]:
 class Products(NamedTuple):
     """Of the controller, with its weights as they are in all steps."""
 
-    gates: StepProduct
-    """Of ``[h; r]`` of the step before, ``[d_h + R W, 4 d_h]``."""
+    hidden: StepProduct
+    """To the gates, of h of the step before, ``[d_h, 4 d_h]``."""
+    reads: StepProduct
+    """To the gates, of r of the step before, ``[R W, 4 d_h]``."""
     interface: StepProduct
     """Of h, ``[d_h, U]``."""
     interface_bias: Tensor
@@ -130,16 +132,14 @@ class Products(NamedTuple):
     @classmethod
     def of(cls, parameters: Parameters, steps: int) -> Products:
         """For so many steps."""
-        recurrent = torch.cat([parameters.weight_hh, parameters.weight_rh], 1)
-        gates, interface = (
-            StepProduct(weight.mT, steps) for weight in (recurrent, parameters.interface_weight)
-        )
-        return cls(gates, interface, parameters.interface_bias)
+        weights = (parameters.weight_hh, parameters.weight_rh, parameters.interface_weight)
+        hidden, reads, interface = (StepProduct(weight.mT, steps) for weight in weights)
+        return cls(hidden, reads, interface, parameters.interface_bias)
 
 
 def advance(projected: Tensor, products: Products, switches: Switches, state: State) -> tuple[Record, State]:
     """One step, as ``DNCCore._advance``; memory and links of the state, all contiguous, are overwritten."""
-    sums = products.gates(torch.cat([state.hidden, state.reads.flatten(1)], 1), projected)
+    sums = products.reads(state.reads.flatten(1), products.hidden(state.hidden, projected))
     i, f, g, o = sums.chunk(4, 1)
     cell = f.sigmoid() * state.cell + i.sigmoid() * g.tanh()
     hidden = o.sigmoid() * cell.tanh()

@@ -46,7 +46,7 @@ def best_trial(
     """
     values = {trial.number: [trial.numbers["value"]] for trial in complete(trials)}
     for each in again:
-        values[each.number].append(each.numbers["value"] if each.state == "complete" else math.nan)
+        values.get(each.number, []).append(each.numbers["value"] if each.state == "complete" else math.nan)
     longest = max(map(len, values.values()), default=0)
     means = {number: sum(each) / len(each) for number, each in values.items() if len(each) == longest}
     compared = [
