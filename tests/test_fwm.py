@@ -238,6 +238,17 @@ def test_what_was_before_a_reset_is_gone_whatever_it_was() -> None:
 
 
 @NEEDS_COMPILER
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_no_gradient_comes_from_what_a_reset_at_the_first_step_throws_away(value: float) -> None:
+    commands, memory = draw_commands((2, 40, 3, 4, 2), 0.5, 0)
+    resets = torch.zeros(2, 40, dtype=torch.bool)
+    resets[:, 0] = True
+    lost = torch.full_like(memory, value).requires_grad_()
+    expected = results(plain, commands, memory, resets)
+    check_same(results(fwm_cpu.scan, commands, lost, resets), expected, 1e-9)
+
+
+@NEEDS_COMPILER
 def test_the_operation_takes_what_fits() -> None:
     for entity, fits in ((32, True), (64, None), (65, False)):
         commands, memory = draw_commands((1, 2, entity, 2, 1), 1.0, 0, torch.float32)

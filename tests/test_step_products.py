@@ -5,19 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnm_rl.kernels import build, cpu
+from mnm_rl.kernels import recurrent
 from mnm_rl.kernels.packed import FEW_STEPS, StepProduct, outer_sum
 
+pytestmark = pytest.mark.skipif(not recurrent.compiles(), reason="needs a C++ compiler")
 SIZES = st.integers(1, 70)
 STARTS = st.sampled_from(["none", "a row", "rows", "one number for all"])
-
-
-@pytest.fixture(autouse=True)
-def compiled() -> None:
-    try:
-        cpu.operators()
-    except build.BuildError:
-        pytest.skip("no C++ compiler")
 
 
 def draw(*shape: int, dtype: torch.dtype) -> torch.Tensor:

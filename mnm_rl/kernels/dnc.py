@@ -29,7 +29,7 @@ from mnm_rl.kernels.packed import StepProduct
 from mnm_rl.memory.dnc import Switches
 
 CACHE_BYTES = 5 * 2**20
-"""Of a block's memories and links; twice as much takes about a twentieth more time."""
+"""Of a block's memories and links. More of them fall out of the cache between two steps."""
 LEAST_BLOCK = 8
 """Fewer sequences take longer, because the controller's weights are read for each block."""
 _thread = threading.local()

@@ -187,10 +187,8 @@ class Backward:
         before = torch.cat([first, record.control[:-1]])
         before = before if self.resets is None else forget(before, self.resets)
         d_recurrent = outer_sum(self.d_sums, before)
-        d_weight, d_vector = (
-            outer_sum(self.d_interface, record.control[..., :size]),
-            self.d_interface.flatten(0, 1),
-        )
+        d_weight = outer_sum(self.d_interface, record.control[..., :size])
+        d_vector = self.d_interface.flatten(0, 1)
         d_parameters = (d_recurrent[:, :size], d_recurrent[:, size:], d_weight, d_vector.sum(0))
         d_hidden, d_reads = self.d_control[:, :size], self.d_control[:, size:].reshape(start.reads.shape)
         usage, written, read, *precedence = self.d_vectors

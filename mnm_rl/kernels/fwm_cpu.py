@@ -18,7 +18,8 @@ from mnm_rl.kernels import cpu, recurrent
 from mnm_rl.kernels.fwm import Commands
 
 MOST_VECTORS = 4
-"""A row of the memory must fit so many of the processor's vectors: 64 numbers in float32 with AVX-512."""
+"""A row of the memory must fit so many of the processor's vectors, ``kFwmMostVectors`` in C++: 64 numbers in
+float32 with AVX-512."""
 
 
 def fits(commands: Commands, memory: Tensor) -> bool:

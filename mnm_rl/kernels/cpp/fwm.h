@@ -330,7 +330,8 @@ inline std::vector<Tensor> fwm_backward(
         }
         cut_rows(work.d_memory.data(), z.rows(), z.targets, P, row(6));
         const S* given = memory.const_data_ptr<S>() + b * whole;
-        for (int64_t k = 0; k < whole; ++k) row(6)[k] += 2 * d_norm * given[k];
+        if (d_norm != 0)  // what a reset at the first step throws away may be no number
+          for (int64_t k = 0; k < whole; ++k) row(6)[k] += 2 * d_norm * given[k];
       }
     });
   });

@@ -71,13 +71,19 @@ struct FwmSum {
   FwmRow<S, J> chains[kFwmRows];
 };
 
-// Lane sums of `count` vectors, to `to`.
-template <int kCount, typename S>
-inline void put_lane_sums(const Vec<S> (&sums)[kCount], S* to) {
+// From the gradients of keys s r[q], whose lanes are not summed yet: adds to those of s and r.
+template <typename S, int kCount>
+void add_key_gradients(const Vec<S> (&products)[kCount], S s, const S* r, S& d_s, S* d_r) {
+  S d_key[kCount];
   if constexpr (kCount == 4)
-    store_lane_sums<S>(to, sums[0], sums[1], sums[2], sums[3]);
+    store_lane_sums<S>(d_key, products[0], products[1], products[2], products[3]);
   else
-    to[0] = lane_sum<S>(sums[0]);
+    d_key[0] = lane_sum<S>(products[0]);
+#pragma GCC unroll 4
+  for (int q = 0; q < kCount; ++q) {
+    d_s += d_key[q] * r[q];
+    d_r[q] += d_key[q] * s;
+  }
 }
 
 // F(s, r), to `to` [P].
@@ -121,7 +127,6 @@ void look_up_backward(
   const FwmRow<S, J> incoming(d_found);
   for_rows(z, [&](int64_t row, int64_t i, int64_t j, auto count) {
     Vec<S> products[count];
-    S d_key[kFwmRows];
 #pragma GCC unroll 4
     for (int q = 0; q < count; ++q) {
       const int64_t at = (row + q) * J * kLanes<S>;
@@ -130,12 +135,7 @@ void look_up_backward(
       grown.add(incoming, s[i] * r[j + q]);
       grown.put(d_memory + at);
     }
-    put_lane_sums<count, S>(products, d_key);
-#pragma GCC unroll 4
-    for (int q = 0; q < count; ++q) {
-      d_s[i] += d_key[q] * r[j + q];
-      d_r[j + q] += d_key[q] * s[i];
-    }
+    add_key_gradients<S>(products, s[i], r + j, d_s[i], d_r + j);
   });
 }
 
@@ -166,7 +166,6 @@ void write_backward(
   const FwmRow<S, J> update(u), d_found(d_v);
   for_rows(z, [&](int64_t row, int64_t i, int64_t j, auto count) {
     Vec<S> products[count];
-    S d_key[kFwmRows];
 #pragma GCC unroll 4
     for (int q = 0; q < count; ++q) {
       const int64_t at = (row + q) * J * kLanes<S>;
@@ -177,12 +176,7 @@ void write_backward(
       grown.add(d_found, s[i] * r[j + q]);
       grown.put(d_memory + at);
     }
-    put_lane_sums<count, S>(products, d_key);
-#pragma GCC unroll 4
-    for (int q = 0; q < count; ++q) {
-      d_s[i] += d_key[q] * r[j + q];
-      d_r[j + q] += d_key[q] * s[i];
-    }
+    add_key_gradients<S>(products, s[i], r + j, d_s[i], d_r + j);
   });
 }
 
