@@ -164,6 +164,13 @@ def test_commands_say_what_the_trials_are(jobs_of, monkeypatch):
         assert flat(config_to_dict(config)) == {**job.settings, **length}
 
 
+@pytest.mark.parametrize("scale", ["smoke", "laptop", "paper"])
+@pytest.mark.parametrize("name", list(ENVIRONMENTS))
+def test_every_environment_has_settings_that_are_allowed(name, scale):
+    config = PPOConfig(**settings_of(ENVIRONMENTS[name], scale))
+    config.check()
+
+
 def test_the_table_of_environments():
     assert set(CONTRIB_ENVIRONMENTS) <= ENVIRONMENTS.keys()
     for name, row in ENVIRONMENTS.items():

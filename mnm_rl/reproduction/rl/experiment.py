@@ -77,7 +77,10 @@ def settings_of(row: Environment, scale: str) -> dict[str, Any]:
     """What all runs in an environment share."""
     # A row for each update: otherwise the last updates of a run might be in none.
     settings = {"env": row.id, "log_every": 1, **row.settings}
-    return settings | (SMOKE_SETTINGS if scale == "smoke" else {})
+    if scale == "smoke":
+        settings |= SMOKE_SETTINGS
+        settings.pop("batch_size", None)  # that of a table is for longer rollouts
+    return settings
 
 
 def searched_settings(env: str, core: str) -> dict[str, Any]:
