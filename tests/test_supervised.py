@@ -143,6 +143,19 @@ def test_best_parameters_are_those_of_the_lowest_validation_error(tmp_path):
     assert counts.symbol_error == pytest.approx(min(errors))
 
 
+def test_of_equally_good_parameters_the_latest_are_kept(tmp_path):
+    config = replace(SMALL, iterations=3, validate_every=1, learning_rate=1e-7)
+    trainer = trained(config, tmp_path)
+    errors = read_curve(tmp_path / "valid.csv")["symbol_error"]
+    assert len(errors) == 3 and len(set(errors)) == 1
+    kept = load_state(tmp_path / "best.pt")["model"]
+    assert all(torch.equal(kept[name], value) for name, value in trainer.model.state_dict().items())
+    assert any(
+        not torch.equal(kept[name], value)
+        for name, value in trained(replace(config, iterations=1)).model.state_dict().items()
+    )
+
+
 def test_early_stopping():
     config = replace(SMALL, iterations=1000, validate_every=1, learning_rate=1e-12, patience=3)
     assert trained(config).progress.iteration == 4

@@ -250,7 +250,10 @@ class SupervisedTrainer:
         progress.errors = counts.error_by_kind
         self._adapt()
         if error < progress.best_error:
-            progress.best_error, progress.validations_without_improvement = error, 0
+            progress.validations_without_improvement = 0
+        # Of equally good ones the latest: where no validation answer is wrong any more, training still goes on.
+        if error <= progress.best_error:
+            progress.best_error = error
             if self.directory is not None and self.is_main:
                 save_state(self.directory / str(SUPERVISED.best), self._parameters())
         row = {
