@@ -328,6 +328,13 @@ def test_the_papers_sizes():
         assert trial.settings.get("core_settings") == ({"heads": 3} if trial.core == "mnm-p" else None)
 
 
+def test_some_panels_of_a_figure_have_the_trials_of_the_whole_one():
+    whole = make_experiment("figure2", "laptop", 2)
+    some = make_experiment("figure2", "laptop", 2, panels=["instance-3", "instance-1"])
+    assert some.trials == tuple(t for t in whole.trials if t.panel in ("instance-1", "instance-3"))
+    assert len(some.trials) == len(whole.trials) / 2
+
+
 def test_models_of_stories_have_their_own_settings_and_as_many_stories_as_was_published():
     for scale in ("laptop", "paper"):
         trials = {trial.core: trial for trial in make_experiment("table1", scale).trials}

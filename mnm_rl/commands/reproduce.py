@@ -3,6 +3,7 @@
 $ mnm-rl reproduce figure2 --scale smoke
 $ mnm-rl reproduce figure6 --seeds 3 --workers 2
 $ mnm-rl reproduce table1 --scale paper --ray-address auto
+$ mnm-rl reproduce figure2 --panels instance-1,instance-2 --seeds 5
 $ mnm-rl reproduce figure6 --draw-only
 $ mnm-rl reproduce rl --environments RepeatPreviousEasy,MemoryS7 --cores mnm-p,lstm
 
@@ -47,6 +48,8 @@ class Args:
     """Runs of every model; one, or at the scale paper the paper's number, if not given (rl: 1, 3 and 5)."""
     environments: tuple[str, ...] | None = None
     """rl only: some of its environments, separated by commas or spaces; all if not given."""
+    panels: tuple[str, ...] | None = None
+    """Some parts of a figure, such as instance-1,instance-2 of figure2; all if not given. Not for rl."""
     cores: tuple[str, ...] | None = None
     """What is compared, such as mnm-p,ntm,dnc; the paper's models if not given. rl: some of its cores,
     sb3-contrib among them; all if not given."""
@@ -92,11 +95,14 @@ def _name_untested(jobs: Sequence[Job]) -> None:
 
 def _experiment(args: Args) -> Experiment:
     environments, cores = _names("environments", args.environments), _names("cores", args.cores)
+    panels = _names("panels", args.panels)
     if args.name == COMPARISON:
+        if panels:
+            raise ValueError("panels are the parts of a figure of the paper; rl has environments.")
         return make_comparison(args.scale, args.seeds, environments, cores)
     if environments:
         raise ValueError(f"environments is an option of rl, not of {args.name}.")
-    return make_experiment(args.name, args.scale, args.seeds, cores)
+    return make_experiment(args.name, args.scale, args.seeds, cores, panels)
 
 
 def _names(option: str, words: Sequence[str] | None) -> list[str]:
