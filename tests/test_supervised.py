@@ -147,7 +147,8 @@ def test_of_equally_good_parameters_the_latest_are_kept(tmp_path):
     config = replace(SMALL, iterations=3, validate_every=1, learning_rate=1e-7)
     trainer = trained(config, tmp_path)
     errors = read_curve(tmp_path / "valid.csv")["symbol_error"]
-    assert len(errors) == 3 and len(set(errors)) == 1
+    assert len(errors) == 3
+    assert len(set(errors)) == 1
     kept = load_state(tmp_path / "best.pt")["model"]
     assert all(torch.equal(kept[name], value) for name, value in trainer.model.state_dict().items())
     assert any(

@@ -122,9 +122,9 @@ def check_size(scale: str, seeds: int | None) -> None:
 def figure2(scale: str, seeds: int | None, cores: Sequence[str] = ()) -> Experiment:
     """Dictionary inference. Paper: 5 runs; it does not give the number of iterations, 10,000 stand in.
 
-    On a laptop the learning rate falls to zero. On instances 1 and 2 a run goes on to its end, because half a
-    symbol in a thousand is not yet none; on 3 and 4 the smaller instances take turns in training, which solves
-    them in a fraction of the time, and on 3 the rate rises first; see docs/supervised.md.
+    On a laptop the learning rate falls to zero. On instances 1 and 2 a run goes on to its end, because half
+    a symbol in a thousand is not yet none; on 3 and 4 the smaller instances take turns in training, which
+    solves them in a fraction of the time, and on 3 the rate rises first; see docs/supervised.md.
     """
     parts = []
     for instance, length in ((1, 1500), (2, 5000), (3, 4000), (4, 4000)):

@@ -55,8 +55,8 @@ class SupervisedConfig:
     """Of the parameters and the data."""
 
     validate_every: int = 500
-    """Iterations between validations; the best parameters so far, of equally good ones the latest, are kept in
-    best.pt."""
+    """Iterations between validations; the best parameters so far, of equally good ones the latest, are kept
+    in best.pt."""
     analyze_every: int | None = None
     """Iterations between looks into the memory for TensorBoard; at every validation if not given, 0: none."""
     patience: int | None = None

@@ -251,7 +251,7 @@ class SupervisedTrainer:
         self._adapt()
         if error < progress.best_error:
             progress.validations_without_improvement = 0
-        # Of equally good ones the latest: where no validation answer is wrong any more, training still goes on.
+        # Of equally good ones the latest: where no answer is wrong any more, training still goes on.
         if error <= progress.best_error:
             progress.best_error = error
             if self.directory is not None and self.is_main:
