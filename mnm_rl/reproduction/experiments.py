@@ -127,7 +127,7 @@ def figure2(scale: str, seeds: int | None, cores: Sequence[str] = ()) -> Experim
     solves them in a fraction of the time, and on 3 the rate rises first; see docs/supervised.md.
     """
     parts = []
-    for instance, length in ((1, 1500), (2, 5000), (3, 4000), (4, 4000)):
+    for instance, length in ((1, 3000), (2, 5000), (3, 4000), (4, 4000)):
         options: dict[str, Any] = {"instance": instance}
         settings = _algorithmic(scale, 100 if instance == 1 else 200)
         if scale == "laptop":
