@@ -8,18 +8,21 @@ from pathlib import Path
 import pytest
 
 from mnm_rl.commands.save_pretrained import made_by
+from mnm_rl.reproduction.experiments import make_experiment
 from mnm_rl.reproduction.programs import programs
 from mnm_rl.reproduction.rl.experiment import make_comparison
-from mnm_rl.reproduction.trials import Job, has_run, progress
+from mnm_rl.reproduction.trials import Job, has_run, is_trained
 from mnm_rl.training.folder import MODEL_FOLDER, read_run
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = (path for path in (ROOT / "results").rglob("config.json") if path.parent.name != MODEL_FOLDER)
 ALL_RUNS = sorted(path.parent.relative_to(ROOT) for path in CONFIGS)
-COMPARISON = Path("results/rl/rl-laptop")
-"""Runs of one command, which have one page for all of them."""
-COMPARED = [run for run in ALL_RUNS if run.parent == COMPARISON]
-RUNS = [run for run in ALL_RUNS if run.parent != COMPARISON]
+EXPERIMENTS = {
+    Path("results/rl/rl-laptop"): lambda: make_comparison("laptop", 5),
+    Path("results/figure2/figure2-laptop"): lambda: make_experiment("figure2", "laptop", 5),
+}
+"""Folders with the runs of one command, which have one page for all of them."""
+RUNS = [run for run in ALL_RUNS if run.parent not in EXPERIMENTS]
 
 
 def test_there_are_runs():
@@ -61,15 +64,18 @@ def test_the_card_of_a_run_has_the_commands_of_its_page(card):
     assert f"```\n{made_by(card.parents[1])}\n```" in text
 
 
-@pytest.mark.skipif(not COMPARED, reason="no comparison is committed")
-def test_the_comparisons_runs_are_whole_and_what_its_command_would_make():
-    pytest.importorskip("popgym")
-    page = (ROOT / COMPARISON / "README.md").read_text()
+@pytest.mark.parametrize("folder", EXPERIMENTS, ids=str)
+def test_the_runs_of_an_experiment_are_whole_and_what_its_command_would_make(folder):
+    if "rl" in folder.parts:
+        pytest.importorskip("popgym")
+    page = (ROOT / folder / "README.md").read_text()
     assert page.index("## Made by") < page.index("## Reached") < page.index("## What it does not show")
-    assert f"--out {COMPARISON.parent}" in page
-    trials = {trial.name: trial for trial in make_comparison("laptop", 5).trials}
-    for run in COMPARED:
+    assert f"--out {folder.parent}" in page
+    trials = {trial.name: trial for trial in EXPERIMENTS[folder]().trials}
+    runs = [run for run in ALL_RUNS if run.parent == folder]
+    assert runs
+    for run in runs:
         trial = trials[run.name]
-        job = Job(trial, programs()[trial.program], ROOT / COMPARISON)
+        job = Job(trial, programs()[trial.program], ROOT / folder)
         assert has_run(job)
-        assert progress(job) >= trial.length
+        assert is_trained(job)

@@ -120,8 +120,7 @@ ENVIRONMENTS = {
         _popgym("AutoencodeEasy", 3 * MILLION, 104, {"GRU, best of 13": -0.283}, **IMMEDIATE),
         _popgym("CountRecallEasy", MILLION, 104, {"GRU": 0.177, "best of 13 (LSTM)": 0.509}),
         _popgym("ConcentrationEasy", MILLION, 208, {}),
-        # The default rate, 5e-3, makes gradients of MNM-p explode: they go back over 416 steps.
-        _popgym("RepeatFirstMedium", MILLION, 416, {"GRU, best of 13": 1.0}, learning_rate=2e-3),
+        _popgym("RepeatFirstMedium", MILLION, 416, {"GRU, best of 13": 1.0}, normalize="both"),
         _minigrid("MemoryS7"),
         _minigrid("MemoryS13Random"),
         _maze(5, MILLION, 10 * MILLION, 580.0),
@@ -130,7 +129,7 @@ ENVIRONMENTS = {
     )
 }
 """Name -> environment."""
-CONTRIB_ENVIRONMENTS = ("CartPoleNoVel", "RepeatPreviousEasy", "MemoryS7")
+CONTRIB_ENVIRONMENTS = ("CartPoleNoVel", "RepeatPreviousEasy", "PendulumNoVel", "MemoryS7")
 """Where sb3-contrib's RecurrentPPO runs, too."""
 SMOKE_SETTINGS: dict[str, Any] = {"n_envs": 2, "n_steps": 64, "n_epochs": 1}
 SMOKE_TIMESTEPS = 1024
