@@ -274,7 +274,7 @@ def test_bad_folders_are_one_sentence(reproduce, tmp_path):
         f"reproduce.py: Cannot write to the directory {tmp_path}/file/figure2-laptop: Not a directory.\n"
     )
     folder = tmp_path / "figure2-laptop" / "instance-1-mnm-p-seed0"
-    shutil.copytree(ROOT / "results" / "dictionary" / "instance-2-mnm-p", folder)
+    shutil.copytree(ROOT / "results" / "figure2" / "figure2-laptop" / "instance-2-mnm-p-seed0", folder)
     status, out, err = reproduce("figure2", "--out", tmp_path)
     assert (status, out) == (2, "")
     sentence = "holds a run with instance 2, not 1; move it away, or give another --out."
@@ -286,7 +286,8 @@ def test_committed_runs_count(jobs_of):
     for folder, name in (
         ("maze/soonest-seed0", "maze-mnm-p-seed0"),
         ("maze/soonest-lstm", "maze-lstm-seed0"),
-        ("dictionary/instance-1-mnm-p", "instance-1-mnm-p-seed0"),
+        ("figure2/figure2-laptop/instance-1-mnm-p-seed0", "instance-1-mnm-p-seed0"),
+        ("dictionary/instance-3-in-turn-mnm-p", "instance-3-mnm-p-seed0"),
     ):
         shutil.copytree(ROOT / "results" / folder, jobs[name].folder)
         assert is_trained(jobs[name])
@@ -375,22 +376,22 @@ def write_supervised(job, rows: dict[int, float], tests: dict[int, float] | None
 
 
 def test_means_over_seeds(jobs_of):
-    jobs = [job for job in jobs_of("figure2", seeds=3) if job.trial.name.startswith("instance-1-mnm-p")]
-    write_supervised(jobs[0], {1000: 0.5, 2000: 0.3, 3000: 0.1}, {})
+    jobs = [job for job in jobs_of("figure2", seeds=3) if job.trial.name.startswith("instance-3-mnm-p")]
+    write_supervised(jobs[0], {1000: 0.5, 2000: 0.3, 4000: 0.1}, {})
     write_supervised(jobs[1], {1000: 0.3, 2000: 0.0})
     write_supervised(jobs[2], {1000: 0.1})
     runs = collect(jobs)
     assert [run.trained for run in runs] == [True, True, False]
     x, mean, spread = mean_curve(runs, "train.csv", "iteration", "symbol_error")
-    np.testing.assert_array_equal(x, [1000, 2000, 3000])
+    np.testing.assert_array_equal(x, [1000, 2000, 4000])
     np.testing.assert_allclose(mean, [0.3, 0.15, 0.05])
     np.testing.assert_allclose(spread, np.array([np.std([0.5, 0.3, 0.1]), 0.15, 0.05]))
-    smooth = mean_curve(runs[:1], "train.csv", "iteration", "symbol_error", width=1500)[1]
+    smooth = mean_curve(runs[:1], "train.csv", "iteration", "symbol_error", width=2500)[1]
     np.testing.assert_allclose(smooth, [0.5, 0.4, 0.2])
     row = algorithmic_table("figure2", runs).rows[0]
     assert row == [
-        *("instance 1", "MNM-p", "3 (1 not finished)", "2,000 ± 816"),
-        *("2,000 (1 of 3 runs)", "25.000", "solved"),
+        *("instance 3", "MNM-p", "3 (1 not finished)", "2,333 ± 1,247"),
+        *("2,000 (1 of 3 runs)", "25.000", "zero error"),
     ]
 
 
